@@ -1,0 +1,83 @@
+"""The world's text without pictures: what the language model is trained on.
+
+A caption in brackets stands where a picture would be: "text (caption) text (caption)". Nothing here is drawn.
+"""
+
+from random import Random
+
+from gill.flatland.captions import caption, random_caption
+from gill.flatland.dialogues import dialogue, dialogue_text
+from gill.flatland.stories import Story, story
+from gill.flatland.world import Scene, item_rng, sample_scene
+
+OPEN, CLOSE = "(", ")"
+# Shares of the mixture: descriptions of one scene, stories, dialogues.
+MIXTURE = (0.4, 0.35, 0.25)
+
+
+def bracket(text: str) -> str:
+    """A caption as it stands for a picture."""
+    return f"{OPEN} {text} {CLOSE}"
+
+
+def document(split: str, index: int, seed: int = 0, repeats: float = 0.0) -> str:
+    """One training text.
+
+    Args:
+        split: whose scenes it tells.
+        index: number of the document.
+        repeats: chance in 0..1 that it is nothing but one scene told twice, the first time in brackets; a
+            curriculum that makes copying from the context learnable.
+    """
+    rng = item_rng(seed, split, "document", index)
+    if rng.random() < repeats:
+        return repeat_document(rng, sample_scene(rng, split))
+    kind = rng.choices(("caption", "story", "dialogue"), MIXTURE)[0]
+    if kind == "story":
+        return story_document(rng, story(split, rng.randrange(10**9), seed))
+    if kind == "dialogue":
+        return dialogue_document(rng, split, seed)
+    return caption_document(rng, sample_scene(rng, split))
+
+
+def repeat_document(rng: Random, scene: Scene) -> str:
+    """One scene told twice, in brackets and then in words, half of the time in the same words."""
+    first = random_caption(rng, scene)
+    return f"{bracket(first)} {first if rng.random() < 0.5 else random_caption(rng, scene)}"
+
+
+def caption_document(rng: Random, scene: Scene) -> str:
+    """A plain caption, or a caption before, after or between brackets that tell the same scene."""
+    words = [random_caption(rng, scene) for _ in range(rng.choice((1, 1, 2, 3)))]
+    first_is_picture = rng.random() < 0.5
+    return " ".join(
+        bracket(text) if (number % 2 == 0) == first_is_picture else text for number, text in enumerate(words)
+    )
+
+
+def story_document(rng: Random, told: Story) -> str:
+    """A story with none, half or all of its pictures, the last one in most."""
+    share = rng.choice((0.0, 0.5, 1.0))
+    shown = [rng.random() < share for _ in told.scenes[:-1]] + [rng.random() < 0.9]
+    return story_text(told, shown)
+
+
+def story_text(told: Story, shown: list[bool]) -> str:
+    """A story's texts, each followed by its picture in brackets where `shown` says so."""
+    parts = []
+    for text, scene, is_shown in zip(told.texts, told.scenes, shown, strict=True):
+        parts.append(text)
+        if is_shown:
+            parts.append(bracket(caption(scene)))
+    return " ".join(parts)
+
+
+def dialogue_document(rng: Random, split: str, seed: int) -> str:
+    """Some rounds of a dialogue, and in most its picture at the start or at the end."""
+    asked = dialogue(split, rng.randrange(10**9), seed)
+    text = dialogue_text(asked.rounds[: rng.choice((2, 5, 10, 10))])
+    picture = bracket(caption(asked.scene))
+    form = rng.random()
+    if form < 0.3:
+        return f"{picture}\n{text}"
+    return f"{text}\n{picture}" if form < 0.9 else text
