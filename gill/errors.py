@@ -1,0 +1,53 @@
+"""The errors this project raises on purpose.
+
+Each also derives from the standard error it refines, so callers may catch either. A message says what was wanted, what
+came and what to do about it.
+"""
+
+
+class GillError(Exception):
+    """Base of everything this project raises on purpose."""
+
+
+class ConfigError(GillError, ValueError):
+    """A setting, preset, flag or backbone choice that cannot work."""
+
+
+class ShapeError(GillError, ValueError):
+    """Tensors whose shapes or lengths do not fit together."""
+
+
+class DataError(GillError, ValueError):
+    """A data file, row, image or stored target that cannot be used; the message names file and line."""
+
+
+class MissingFileError(DataError, FileNotFoundError):
+    """A file of the data that is not there."""
+
+
+class CheckpointError(GillError, ValueError):
+    """A weights file that is missing parts, does not fit the model, or would have to execute code to be read."""
+
+
+class MissingCheckpointError(CheckpointError, FileNotFoundError):
+    """A weights file or folder that is not there."""
+
+
+class NetworkError(GillError, OSError):
+    """A download that was refused, too large, too slow, or failed."""
+
+
+class DistributedError(GillError, RuntimeError):
+    """A process group that cannot be formed, or ranks that disagree."""
+
+
+class GenerationError(GillError, ValueError):
+    """A prompt or a generation option that cannot be served."""
+
+
+class UnknownNameError(ConfigError, KeyError):
+    """A name that no registry knows."""
+
+    def __str__(self) -> str:
+        """The plain message; KeyError would show its repr."""
+        return str(self.args[0]) if self.args else ""
