@@ -1,0 +1,350 @@
+"""What travels between rooms: samples and batches, losses, prompts and outputs, and the promises of a family.
+
+Shape legend: B = samples, T = padded text tokens, M = pictures inside the texts, F = pooled image feature width,
+R = [IMG] tokens, L x C = conditioning sequence, E = retrieval width, N = samples of the whole optimiser step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gill.errors import ShapeError
+
+IMAGE_SLOT = -1  # stands in `text_ids` where a picture is read; never a token id
+IGNORED_LABEL = -100  # the field's word for "no loss here"
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One piece of a prompt or of a training context: a text or a picture. Exactly one field is set."""
+
+    text: str | None = None
+    image: Image.Image | None = None
+    image_path: Path | None = None
+
+    def __post_init__(self) -> None:
+        given = [value for value in (self.text, self.image, self.image_path) if value is not None]
+        if len(given) != 1:
+            raise ShapeError(f"a segment is one text or one picture; got {len(given)} of text, image, image_path")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether this piece is text."""
+        return self.text is not None
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """One training pair, and where it was read.
+
+    Attributes:
+        caption: describes the picture; conditioning targets are made from it.
+        image_path: the picture.
+        context: what the language model reads instead of the caption (a story, a dialogue, its pictures); usually empty.
+        source: file the record comes from, for messages.
+        line: its line there, counted from 1; 0 when the source has no lines.
+    """
+
+    caption: str
+    image_path: Path
+    context: tuple[Segment, ...] = ()
+    source: str = ""
+    line: int = 0
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One encoded training pair, before batching.
+
+    Attributes:
+        text_ids: int64[T], beginning-of-sequence first, no [IMG] tokens; `IMAGE_SLOT` where a picture is read.
+        image: float[F] stored pooled feature, or float[3, H, W] normalised pixels.
+        context_images: one entry as `image` for each `IMAGE_SLOT`, in reading order.
+        conditioning_target: float[L, C], or None.
+        conditioning_ids: int64[L] caption ids of the text encoder's own tokenizer, or None.
+        record: the pair as read, for reports and panels.
+    """
+
+    text_ids: Tensor
+    image: Tensor
+    context_images: tuple[Tensor, ...] = ()
+    conditioning_target: Tensor | None = None
+    conditioning_ids: Tensor | None = None
+    record: CaptionRecord | None = None
+
+
+@dataclass(frozen=True)
+class WholeBatch:
+    """What a share of a batch must know of the whole optimiser step, so that shares add up to the whole exactly.
+
+    Attributes:
+        num_samples: N, over all processes and accumulation steps.
+        label_counts: labelled tokens by objective over the whole, e.g. {"captioning": 190, "text": 230}.
+        text_embeddings: float[N, E] detached retrieval rows of the whole, or None when this share holds all of them.
+        image_embeddings: float[N, E] likewise.
+        first_row: row of the whole at which this share starts.
+    """
+
+    num_samples: int
+    label_counts: Mapping[str, int]
+    text_embeddings: Tensor | None = None
+    image_embeddings: Tensor | None = None
+    first_row: int = 0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Everything one training step reads.
+
+    Attributes:
+        text_ids: int64[B, T], right-padded; see `Sample`. Stays on the host: the sequence layout is built there.
+        text_lengths: int64[B], real tokens of each row, pictures counted as one. Stays on the host.
+        images: float[B, F] pooled features or float[B, 3, H, W] pixels, of the picture each row is paired with.
+        context_images: float[M, F] or float[M, 3, H, W], pictures of all `IMAGE_SLOT`s in row-major order, or None.
+        conditioning_target: float[B, L, C], or None.
+        conditioning_ids: int64[B, L] for the text encoder, or None.
+        is_paired: rows (2i, 2i + 1) are read as one sequence; B is then even.
+        records: the pairs as read, B of them, or empty.
+        whole: the optimiser step this batch is a share of; None when it is all of it.
+    """
+
+    text_ids: Tensor
+    text_lengths: Tensor
+    images: Tensor
+    context_images: Tensor | None = None
+    conditioning_target: Tensor | None = None
+    conditioning_ids: Tensor | None = None
+    is_paired: bool = False
+    records: tuple[CaptionRecord, ...] = ()
+    whole: WholeBatch | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {"text_ids": len(self.text_ids), "text_lengths": len(self.text_lengths), "images": len(self.images)}
+        if len(set(sizes.values())) != 1:
+            raise ShapeError(f"texts and images must pair up one to one; got {sizes}")
+        if self.is_paired and len(self) % 2:
+            raise ShapeError(
+                f"paired captions need an even batch; got {len(self)} rows, drop one or set is_paired=False"
+            )
+        num_slots = int((self.text_ids == IMAGE_SLOT).sum())
+        num_pictures = 0 if self.context_images is None else len(self.context_images)
+        if num_slots != num_pictures:
+            raise ShapeError(f"the texts have {num_slots} places for pictures, context_images holds {num_pictures}")
+
+    def __len__(self) -> int:
+        return len(self.text_ids)
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether `images` still has to go through the vision tower."""
+        return self.images.dim() == 4
+
+    @classmethod
+    def from_samples(cls, samples: Sequence[Sample], is_paired: bool = False) -> Batch:
+        """Right-pad and stack samples.
+
+        Raises:
+            ShapeError: no samples, or pictures and targets of different shapes.
+        """
+        if not samples:
+            raise ShapeError("a batch needs at least one sample; got none")
+        texts = [sample.text_ids for sample in samples]
+        context = [image for sample in samples for image in sample.context_images]
+        return cls(
+            text_ids=torch.nn.utils.rnn.pad_sequence(texts, batch_first=True, padding_value=0),
+            text_lengths=torch.tensor([len(text) for text in texts]),
+            images=_stack("image", [sample.image for sample in samples]),
+            context_images=_stack("context_images", context) if context else None,
+            conditioning_target=_stack_all("conditioning_target", [s.conditioning_target for s in samples]),
+            conditioning_ids=_stack_all("conditioning_ids", [s.conditioning_ids for s in samples]),
+            is_paired=is_paired,
+            records=tuple(sample.record for sample in samples if sample.record is not None),
+        )
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
+        """The same batch with pictures and targets on `device`; floats cast to `dtype` when given."""
+
+        def move(tensor: Tensor | None) -> Tensor | None:
+            if tensor is None:
+                return None
+            return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
+
+        names = ("images", "context_images", "conditioning_target", "conditioning_ids")
+        return dataclasses.replace(self, **{name: move(getattr(self, name)) for name in names})
+
+
+def _stack(name: str, tensors: Sequence[Tensor]) -> Tensor:
+    shapes = sorted({tuple(tensor.shape) for tensor in tensors})
+    if len(shapes) != 1:
+        raise ShapeError(f"{name} differs in shape within one batch: {shapes}; use either stored features or pixels")
+    return torch.stack(list(tensors))
+
+
+def _stack_all(name: str, tensors: Sequence[Tensor | None]) -> Tensor | None:
+    given = [tensor for tensor in tensors if tensor is not None]
+    if not given:
+        return None
+    if len(given) != len(tensors):
+        raise ShapeError(f"{name} is there for {len(given)} of {len(tensors)} samples; give it for all or for none")
+    return _stack(name, given)
+
+
+@dataclass(frozen=True)
+class LossBreakdown:
+    """The loss of one batch and what it is made of.
+
+    Attributes:
+        total: float[], weighted sum; the only part that carries gradient.
+        parts: unweighted values by objective ("captioning", "text", "contrastive", "conditioning"), detached.
+        label_counts: labelled tokens of this batch by objective.
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+    label_counts: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Unit-norm rows of one batch in the retrieval space: float[B, E] each; row i of both is sample i."""
+
+    text: Tensor
+    image: Tensor
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What validation needs of one batch.
+
+    Attributes:
+        losses: as in training.
+        embeddings: retrieval rows, None for a family without retrieval.
+        num_top1, num_top5: caption tokens whose true id was first, or among the first five.
+        num_tokens: caption tokens scored.
+        conditioning: float[B, L, C] mapped sequences, or None.
+    """
+
+    losses: LossBreakdown
+    embeddings: Embeddings | None
+    num_top1: int
+    num_top5: int
+    num_tokens: int
+    conditioning: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ImageOutput:
+    """The pictures answered at one place of a reply, best first.
+
+    Attributes:
+        generated: (picture, score); the score is a cosine in [-1, 1], or None when nothing could score it.
+        retrieved: (picture, score) with the same score.
+        prefers_generated: the decision head's choice, None without one.
+        probability_generated: its probability of "generate" in [0, 1], None without one.
+        conditioning: float[L, C] mapped sequence.
+    """
+
+    generated: tuple[tuple[Image.Image, float | None], ...] = ()
+    retrieved: tuple[tuple[Image.Image, float | None], ...] = ()
+    prefers_generated: bool | None = None
+    probability_generated: float | None = None
+    conditioning: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class GenerationOptions:
+    """How to answer a prompt.
+
+    Attributes:
+        num_words: tokens to generate at most; 0 reads the prompt only (a prompt may itself ask for an image).
+        min_word_tokens: [IMG0] is impossible before this many tokens.
+        temperature: 0 is greedy.
+        top_p: nucleus mass in (0, 1]; below 1 needs a temperature.
+        top_k: keep the k likeliest tokens; 0 keeps all.
+        img_logit_scale: factor on the [IMG0] logit, as the family defines it; 1 changes nothing.
+        force_image: answer with an image at the first place allowed.
+        max_num_images: images answered at most; later [IMG0] are ignored.
+        num_retrieved: pictures fetched per image output.
+        num_generated: pictures drawn per image output.
+        guidance_scale: classifier-free guidance of the diffusion model; num_inference_steps: its steps.
+        stop_at_newline: end the text at the first newline, as the originals cut it.
+    """
+
+    num_words: int = 32
+    min_word_tokens: int = 0
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    img_logit_scale: float = 1.0
+    force_image: bool = False
+    max_num_images: int = 1
+    num_retrieved: int = 3
+    num_generated: int = 1
+    guidance_scale: float = 7.5
+    num_inference_steps: int = 50
+    stop_at_newline: bool = True
+
+
+class TrainingTask(Protocol):
+    """A family's training objective. Implementations are `nn.Module`s, so DDP wraps the one `forward`."""
+
+    def __call__(self, batch: Batch) -> LossBreakdown:
+        """Loss of a batch, or of a share of one (`batch.whole`): gradients of all shares add up to the whole's."""
+        ...
+
+    def label_counts(self, batch: Batch) -> Mapping[str, int]:
+        """Labelled tokens by objective, from the lengths alone: no network is run."""
+        ...
+
+    def embed(self, batch: Batch) -> Embeddings | None:
+        """Retrieval rows without gradient, for `WholeBatch`; None for a family without in-batch negatives."""
+        ...
+
+    def evaluate(self, batch: Batch) -> Evaluation:
+        """Losses and what validation scores, without gradient."""
+        ...
+
+    def after_update(self) -> None:
+        """What the recipe does to the weights after each optimiser update (not after each accumulation step)."""
+        ...
+
+
+class SampleEncoder(Protocol):
+    """Turns a record into a `Sample`; picklable, so that loader workers can own one."""
+
+    def encode(self, record: CaptionRecord, image: Image.Image | Tensor, **parts: Any) -> Sample:
+        """Token ids and pixels (or the stored feature, passed as a tensor) of one record."""
+        ...
+
+
+class Generator(Protocol):
+    """A family's inference."""
+
+    def generate(self, prompt: Sequence[Segment], options: GenerationOptions, seed: int) -> list[str | ImageOutput]:
+        """Answer one prompt with texts and images in reading order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Family:
+    """One model family as the registry knows it.
+
+    Attributes:
+        name: as in `gill.models`.
+        presets: complete settings by name.
+        build_task: settings, device -> TrainingTask.
+        build_encoder: settings -> SampleEncoder.
+    """
+
+    name: str
+    presets: Mapping[str, Any]
+    build_task: Callable[..., TrainingTask]
+    build_encoder: Callable[..., SampleEncoder]
