@@ -1,0 +1,132 @@
+"""Frozen causal language models of `transformers`, reduced to what GILL needs of them.
+
+Word embeddings in, last hidden states out, and the rows of the head. Positions, mask and cache are always explicit, so
+one call can hold several packed texts.
+
+Shape legend: G = rows of a call, S = positions, K = vocabulary, D = width of the word embeddings and of the head.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+
+from gill.errors import ConfigError
+from gill.parameters import FrozenModule, freeze
+
+# Settings that change the logits behind the head; none of the supported families uses them.
+_LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_to_scale")
+
+
+class LanguageModel(FrozenModule):
+    """A frozen causal language model.
+
+    Args:
+        model: any `...ForCausalLM` whose forward takes `inputs_embeds`, `position_ids` and a 4-D mask.
+
+    Raises:
+        ConfigError: the family cannot be driven so.
+    """
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        _check_family(model)
+        self.model = freeze(model)
+
+    @property
+    def table(self) -> Tensor:
+        """float[K, D] word embeddings."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def head(self) -> nn.Linear:
+        """The linear map to logits."""
+        return self.model.get_output_embeddings()
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether table and head are one tensor."""
+        return self.head.weight is self.table
+
+    @property
+    def width(self) -> int:
+        """D, of word embeddings."""
+        return self.table.shape[1]
+
+    @property
+    def hidden_width(self) -> int:
+        """Width of the last hidden state, which is the head's input."""
+        return self.head.weight.shape[1]
+
+    @property
+    def max_positions(self) -> int | None:
+        """Longest text the model has positions for, None when unbounded."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    def embed(self, word_ids: Tensor) -> Tensor:
+        """int64[...] -> float[..., D], as the model itself would look them up."""
+        return self.model.get_input_embeddings()(word_ids)
+
+    def hidden_states(
+        self, inputs_embeds: Tensor, position_ids: Tensor, attention_mask: Tensor, cache: DynamicCache | None = None
+    ) -> Tensor:
+        """Last hidden states, after the final norm.
+
+        Args:
+            inputs_embeds: float[G, S, D].
+            position_ids: int64[G, S], from 0.
+            attention_mask: float[G, 1, S, past + S], added to the attention scores.
+            cache: holds the past and is extended in place; None keeps nothing.
+
+        Returns:
+            float[G, S, hidden width].
+        """
+        outputs = self.model.base_model(
+            inputs_embeds=inputs_embeds,
+            position_ids=position_ids,
+            attention_mask=attention_mask,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        )
+        return outputs.last_hidden_state
+
+
+def load_language_model(
+    name: str, device: torch.device | str, dtype: torch.dtype, attention: str = "sdpa"
+) -> LanguageModel:
+    """Load a frozen language model from a hub name or a local folder.
+
+    Args:
+        name: e.g. "facebook/opt-6.7b" or a folder.
+        device, dtype: where and how it is kept; the dtype is always explicit, since real OPT folders are float16.
+        attention: "sdpa" or "eager".
+
+    Raises:
+        ConfigError: nothing loadable there, or a family that cannot be driven by embeddings and positions.
+    """
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attention)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the language model {name!r}: {error}; give a hub name or a local folder"
+        ) from error
+    return LanguageModel(model.to(device))
+
+
+def _check_family(model: Any) -> None:
+    name = type(model).__name__
+    accepted = inspect.signature(model.base_model.forward).parameters
+    missing = [wanted for wanted in ("inputs_embeds", "position_ids", "past_key_values") if wanted not in accepted]
+    if missing:
+        raise ConfigError(
+            f"{name} does not take {', '.join(missing)}; use a family such as OPT, GPT-2, GPT-NeoX, Llama or Qwen2"
+        )
+    changed = [setting for setting in _LOGIT_SETTINGS if getattr(model.config, setting, None) not in (None, 1, 1.0, 0)]
+    if changed:
+        raise ConfigError(f"{name} changes its logits behind the head ({', '.join(changed)}), which is not supported")
+    if not isinstance(model.get_output_embeddings(), nn.Linear):
+        raise ConfigError(f"{name} has no linear language model head")
