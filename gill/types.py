@@ -339,12 +339,10 @@ class Family:
 
     Attributes:
         name: as in `gill.models`.
-        presets: complete settings by name.
-        build_task: settings, device -> TrainingTask.
-        build_encoder: settings -> SampleEncoder.
+        presets: complete settings (`.model`, `.recipe`) by name.
+        build: (model settings, device, max_tokens, seed) -> (task, encoder), backbones loaded and what trains fresh.
     """
 
     name: str
     presets: Mapping[str, Any]
-    build_task: Callable[..., TrainingTask]
-    build_encoder: Callable[..., SampleEncoder]
+    build: Callable[..., tuple[TrainingTask, SampleEncoder]]

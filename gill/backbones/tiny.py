@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+from PIL import Image
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from torch import nn
+from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -127,12 +128,7 @@ def tiny_vision_tower(seed: int = 0, dtype: torch.dtype = torch.float32) -> Visi
 
 def tiny_image_transform() -> ImageTransform:
     """Squash to the tower's size and scale to [-1, 1]."""
-
-    def transform(image):  # noqa: ANN001, ANN202 - the signature is ImageTransform's
-        pixels = torch.frombuffer(bytearray(image.resize((IMAGE_SIZE, IMAGE_SIZE)).tobytes()), dtype=torch.uint8)
-        return pixels.view(IMAGE_SIZE, IMAGE_SIZE, 3).permute(2, 0, 1).float() / 127.5 - 1
-
-    return ImageTransform(transform)
+    return ImageTransform(_squash)
 
 
 def tiny_conditioning_encoder(seed: int = 0, dtype: torch.dtype = torch.float32) -> ConditioningEncoder:
@@ -154,6 +150,11 @@ def tiny_conditioning_encoder(seed: int = 0, dtype: torch.dtype = torch.float32)
 def tiny_conditioning_tokenizer() -> ConditioningTokenizer:
     """The tiny tokenizer at the tiny encoder's length."""
     return ConditioningTokenizer(tiny_tokenizer(), CONDITIONING_LENGTH)
+
+
+def _squash(image: Image.Image) -> Tensor:
+    pixels = torch.frombuffer(bytearray(image.resize((IMAGE_SIZE, IMAGE_SIZE)).tobytes()), dtype=torch.uint8)
+    return pixels.view(IMAGE_SIZE, IMAGE_SIZE, 3).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:

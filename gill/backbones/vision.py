@@ -8,11 +8,13 @@ Shape legend: B = images, F = feature width.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoImageProcessor, CLIPVisionModel
+from transformers import AutoImageProcessor, CLIPVisionModel
 
 from gill.errors import ConfigError, ShapeError
 from gill.parameters import FrozenModule, freeze
@@ -115,14 +117,11 @@ def load_image_transform(name: str) -> ImageTransform:
         processor = AutoImageProcessor.from_pretrained(name, backend="pil")
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot load the image preprocessing of {name!r}: {error}") from error
-    return ImageTransform(lambda image: processor(images=image, return_tensors="pt")["pixel_values"][0])
+    return ImageTransform(partial(_process, processor))
 
 
-def vision_config(name: str) -> tuple[int, int]:
-    """(feature width, image size) of a `transformers` tower, without loading its weights."""
-    config = AutoConfig.from_pretrained(name)
-    config = getattr(config, "vision_config", config)
-    return config.hidden_size, config.image_size
+def _process(processor: Any, image: Image.Image) -> Tensor:
+    return processor(images=image, return_tensors="pt")["pixel_values"][0]
 
 
 def _create_open_clip(name: str) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:

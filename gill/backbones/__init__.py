@@ -1,0 +1,48 @@
+"""Pre-trained networks, frozen, wrapped in as little as possible, and tiny random versions of each."""
+
+from gill.backbones.language import LanguageModel, load_language_model
+from gill.backbones.text_encoder import (
+    ConditioningEncoder,
+    ConditioningTokenizer,
+    load_conditioning_encoder,
+    load_conditioning_tokenizer,
+)
+from gill.backbones.tiny import (
+    LANGUAGE_FAMILIES,
+    tiny_conditioning_encoder,
+    tiny_conditioning_tokenizer,
+    tiny_image_transform,
+    tiny_language_model,
+    tiny_tokenizer,
+    tiny_vision_tower,
+)
+from gill.backbones.vision import (
+    ImageTransform,
+    VisionTower,
+    load_image_transform,
+    load_vision_tower,
+    open_clip_tower,
+    transformers_tower,
+)
+
+__all__ = [
+    "LANGUAGE_FAMILIES",
+    "ConditioningEncoder",
+    "ConditioningTokenizer",
+    "ImageTransform",
+    "LanguageModel",
+    "VisionTower",
+    "load_conditioning_encoder",
+    "load_conditioning_tokenizer",
+    "load_image_transform",
+    "load_language_model",
+    "load_vision_tower",
+    "open_clip_tower",
+    "tiny_conditioning_encoder",
+    "tiny_conditioning_tokenizer",
+    "tiny_image_transform",
+    "tiny_language_model",
+    "tiny_tokenizer",
+    "tiny_vision_tower",
+    "transformers_tower",
+]

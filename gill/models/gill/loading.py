@@ -1,0 +1,138 @@
+"""Build a model from its settings: load the backbones, read their widths, start what trains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from gill.backbones import (
+    ConditioningEncoder,
+    LanguageModel,
+    VisionTower,
+    load_conditioning_encoder,
+    load_language_model,
+    load_vision_tower,
+    tiny_conditioning_encoder,
+    tiny_language_model,
+    tiny_vision_tower,
+)
+from gill.errors import ConfigError
+from gill.models.gill.config import GillConfig
+from gill.models.gill.encoding import GillEncoder, GillTokenizer, is_tiny, load_encoder, load_tokenizer
+from gill.models.gill.model import GillModel
+from gill.models.gill.task import GillTask
+
+
+@dataclass(frozen=True)
+class Backbones:
+    """The frozen parts; `conditioning` is None when targets are stored or the model does not draw."""
+
+    language: LanguageModel
+    vision: VisionTower
+    conditioning: ConditioningEncoder | None
+
+
+def load_backbones(config: GillConfig, device: torch.device | str = "cpu") -> Backbones:
+    """Load what `config` names, in `config.frozen_dtype`, on `device`.
+
+    Raises:
+        ConfigError: a name that leads nowhere.
+    """
+    dtype = getattr(torch, config.frozen_dtype)
+    if is_tiny(config.language):
+        language = tiny_language_model(config.language.partition(":")[2] or "opt", dtype=dtype).to(device)
+    else:
+        language = load_language_model(config.language, device, dtype, config.attention)
+    if is_tiny(config.vision):
+        vision = tiny_vision_tower(dtype=dtype).to(device)
+    else:
+        vision = load_vision_tower(config.vision, device, dtype, config.attention)
+    return Backbones(language, vision, _load_conditioning(config, device, dtype))
+
+
+def build_model(
+    config: GillConfig,
+    backbones: Backbones,
+    tokenizer: GillTokenizer,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+) -> GillModel:
+    """A model around loaded backbones; what trains starts from `seed`, in float32 (float64 with float64 backbones).
+
+    Raises:
+        ConfigError: conditioning sizes that contradict the diffusion model, or are unknown.
+    """
+    shape = conditioning_shape(config, backbones.conditioning)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = GillModel(
+            config,
+            backbones.language,
+            tokenizer.vocabulary,
+            backbones.vision.feature_width,
+            shape,
+            backbones.vision,
+            backbones.conditioning,
+        )
+    return set_trainable_dtype(model, torch.float64 if config.frozen_dtype == "float64" else torch.float32).to(device)
+
+
+def build(
+    config: GillConfig, device: torch.device | str = "cpu", max_tokens: int = 32, seed: int = 0
+) -> tuple[GillTask, GillEncoder]:
+    """Task and encoder of one set of settings; see `gill.types.Family`."""
+    backbones = load_backbones(config, device)
+    encoder = load_encoder(config, len(backbones.language.table), max_tokens)
+    return GillTask(build_model(config, backbones, encoder.tokenizer, device, seed)), encoder
+
+
+def load_model(
+    config: GillConfig, device: torch.device | str = "cpu", seed: int = 0
+) -> tuple[GillModel, GillTokenizer]:
+    """Model and tokenizer of one set of settings, with fresh trainable parts."""
+    backbones = load_backbones(config, device)
+    tokenizer = load_tokenizer(config, len(backbones.language.table))
+    return build_model(config, backbones, tokenizer, device, seed), tokenizer
+
+
+def conditioning_shape(config: GillConfig, encoder: ConditioningEncoder | None) -> tuple[int, int] | None:
+    """(L, C) of the mapper, None for a model that does not draw.
+
+    Raises:
+        ConfigError: settings that contradict the encoder, or neither settings nor encoder.
+    """
+    if not config.has_mapper:
+        return None
+    asked = (config.conditioning_length, config.conditioning_width)
+    if encoder is None:
+        if None in asked:
+            raise ConfigError(
+                "without a diffusion model, conditioning_length and conditioning_width must be set, and targets be stored"
+            )
+        return asked  # type: ignore[return-value]
+    found = (encoder.length, encoder.width)
+    if any(wanted not in (None, real) for wanted, real in zip(asked, found, strict=True)):
+        raise ConfigError(
+            f"conditioning of {asked} was asked for, {config.diffusion} gives {found}; leave the settings out"
+        )
+    return found
+
+
+def set_trainable_dtype(model: GillModel, dtype: torch.dtype) -> GillModel:
+    """Cast what trains; frozen parts keep theirs. Returns the model."""
+    for module in (model.img_tokens, model.visual_prefix, model.retrieval_heads, model.mapper):
+        if module is not None:
+            module.to(dtype)
+    model.logit_scale.data = model.logit_scale.data.to(dtype)
+    return model
+
+
+def _load_conditioning(
+    config: GillConfig, device: torch.device | str, dtype: torch.dtype
+) -> ConditioningEncoder | None:
+    if not config.has_mapper or not config.diffusion:
+        return None
+    if is_tiny(config.diffusion):
+        return tiny_conditioning_encoder(dtype=dtype).to(device)
+    return load_conditioning_encoder(config.diffusion, device, dtype)

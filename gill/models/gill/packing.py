@@ -1,0 +1,109 @@
+"""Lay ragged rows out for the language model so that hardly a pad is computed.
+
+Several rows share one bin, told apart by the attention mask and by their own positions. Rows are split where gradient
+begins: what stands before the first trainable token of a row is run without gradient and leaves only keys and values.
+
+Shape legend: S = positions of all rows, G = bins, W = width of the widest bin.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gill.models.gill.sequence import TokenRows
+
+TOKENS_PER_BIN = 128  # attention inside a bin costs its square: at this size a few per cent of the linear layers' work
+_NO_ROW = -1
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Some positions of the rows on a G x W grid, the rest of it pads.
+
+    Attributes:
+        places: int64[n] flat places of the rows that stand here, ascending.
+        cells: int64[n] their cells in the flattened grid.
+        ids, positions, rows: int64[G, W]; a pad has row -1.
+    """
+
+    places: Tensor
+    cells: Tensor
+    ids: Tensor
+    positions: Tensor
+    rows: Tensor
+
+    def to(self, device: torch.device) -> Grid:
+        """The same grid elsewhere."""
+        return Grid(*(getattr(self, name).to(device) for name in ("places", "cells", "ids", "positions", "rows")))
+
+
+def pack(rows: TokenRows, first_trainable_id: int, splits: bool = True) -> tuple[Grid | None, Grid]:
+    """Split rows where gradient begins and lay both parts out in the same bins.
+
+    Args:
+        first_trainable_id: ids from here on carry gradient.
+        splits: False leaves everything in the second part.
+
+    Returns:
+        (positions before the first trainable one of their row, or None if there are none; the others).
+    """
+    is_live = torch.ones_like(rows.ids, dtype=torch.bool)
+    if splits:
+        first = _first_positions(rows, rows.ids >= first_trainable_id)
+        is_live = rows.positions >= first[rows.rows]
+    bins = _assign_bins(torch.bincount(rows.rows, minlength=rows.num_rows))
+    frozen = None if bool(is_live.all()) else _grid(rows, ~is_live, bins)
+    return frozen, _grid(rows, is_live, bins)
+
+
+def attention_mask(queries: Grid, keys: list[Grid], dtype: torch.dtype) -> Tensor:
+    """float[G, 1, W, sum of key widths]: 0 within a row up to the query's own position, the lowest number elsewhere."""
+    key_rows = torch.cat([grid.rows for grid in keys], dim=1)[:, None, :]
+    key_positions = torch.cat([grid.positions for grid in keys], dim=1)[:, None, :]
+    sees = (queries.rows[:, :, None] == key_rows) & (key_positions <= queries.positions[:, :, None])
+    mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
+    return mask.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
+
+
+def _first_positions(rows: TokenRows, is_wanted: Tensor) -> Tensor:
+    far = torch.full((rows.num_rows,), len(rows.ids))
+    return far.scatter_reduce(0, rows.rows[is_wanted], rows.positions[is_wanted], "amin")
+
+
+def _assign_bins(lengths: Tensor) -> Tensor:
+    """int64[rows] bin of each row: longest first, dealt to and fro, so that the bins fill evenly."""
+    num_bins = max(1, min(len(lengths), round(int(lengths.sum()) / TOKENS_PER_BIN)))
+    turn = torch.arange(len(lengths))
+    seat, is_backward = turn % num_bins, turn // num_bins % 2 == 1
+    dealt = torch.where(is_backward, num_bins - 1 - seat, seat)
+    return torch.empty_like(dealt).scatter_(0, lengths.argsort(descending=True, stable=True), dealt)
+
+
+def _grid(rows: TokenRows, is_here: Tensor, bins: Tensor) -> Grid:
+    places = is_here.nonzero()[:, 0]
+    row = rows.rows[places]
+    lengths = torch.bincount(row, minlength=rows.num_rows)
+    offsets = _offsets_in_bin(lengths, bins)
+    num_bins = int(bins.max()) + 1
+    width = int(torch.zeros(num_bins, dtype=torch.long).index_add(0, bins, lengths).max())
+    within = torch.arange(len(places)) - (lengths.cumsum(0) - lengths)[row]
+    cells = bins[row] * width + offsets[row] + within
+    empty = torch.zeros(num_bins * width, dtype=torch.long)
+    shape = (num_bins, width)
+    return Grid(
+        places=places,
+        cells=cells,
+        ids=empty.index_copy(0, cells, rows.ids[places]).view(shape),
+        positions=empty.index_copy(0, cells, rows.positions[places]).view(shape),
+        rows=empty.add(_NO_ROW).index_copy(0, cells, row).view(shape),
+    )
+
+
+def _offsets_in_bin(lengths: Tensor, bins: Tensor) -> Tensor:
+    order = bins.argsort(stable=True)
+    before = lengths[order].cumsum(0) - lengths[order]
+    first_of_bin = torch.searchsorted(bins[order], torch.arange(int(bins.max()) + 1))
+    return torch.empty_like(before).scatter_(0, order, before - before[first_of_bin[bins[order]]])
