@@ -1,0 +1,51 @@
+"""GILL (Koh et al. 2023, arXiv:2305.17216) and FROMAGe (arXiv:2301.13823)."""
+
+from gill.models.gill.checkpoint import (
+    export_released,
+    load_released_model,
+    load_saved,
+    load_weights,
+    read_card,
+    save_model,
+)
+from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
+from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
+from gill.models.gill.loading import Backbones, build, build_model, load_backbones, load_model
+from gill.models.gill.model import GillModel
+from gill.models.gill.released import read_decision, read_released, write_decision, write_released
+from gill.models.gill.sequence import TokenRows, Vocabulary
+from gill.models.gill.task import GillTask
+from gill.types import Family
+
+FAMILY = Family(name="gill", presets=PRESETS, build=build)
+
+__all__ = [
+    "FAMILY",
+    "PRESETS",
+    "Backbones",
+    "GillConfig",
+    "GillEncoder",
+    "GillModel",
+    "GillTask",
+    "GillTokenizer",
+    "Preset",
+    "TokenRows",
+    "Vocabulary",
+    "build",
+    "build_model",
+    "export_released",
+    "find_preset",
+    "load_backbones",
+    "load_encoder",
+    "load_model",
+    "load_released_model",
+    "load_saved",
+    "load_tokenizer",
+    "load_weights",
+    "read_card",
+    "read_decision",
+    "read_released",
+    "save_model",
+    "write_decision",
+    "write_released",
+]

@@ -1,0 +1,92 @@
+"""Compare this implementation with recorded outputs of the original GILL or FROMAGe.
+
+    python scripts/check_parity.py tests/parity/gill --seed 11
+    python scripts/check_parity.py tests/parity/fromage --seed 31
+
+Prints each recorded quantity with its relative error (||ours - theirs|| / ||theirs||; labels, names and ids must be
+equal) and exits 0 only if all are within 1e-4. The folder holds meta.json, golden.npz and both backbones; the trained
+tensors follow from the seed. Nothing in the folder is executed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gill._torchvision import define_missing_torchvision_ops
+
+define_missing_torchvision_ops()
+
+import numpy as np
+import transformers
+
+from gill.errors import GillError
+from scripts.parity.decoding import contract, decoding_quantities
+from scripts.parity.folder import ParityFolder, open_folder
+from scripts.parity.training import training_quantities
+
+TOLERANCE = 1e-4
+_INPUTS = ("images", "tokens", "caption_len", "clip_emb")
+_NO_CONTRACT = (".text", ".factor")  # decoded text and the settings of a run are not outputs to match
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check one folder; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="folder with meta.json, golden.npz and the two backbones")
+    parser.add_argument("--seed", type=int, required=True, help="seed of the trained tensors")
+    options = parser.parse_args(arguments)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        errors = dict(relative_errors(open_folder(options.folder, options.seed)))
+    except GillError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for key, error in errors.items():
+        print(f"{'ok  ' if error <= TOLERANCE else 'FAIL'} {error:9.2e}  {key}")
+    wrong = [key for key, error in errors.items() if not error <= TOLERANCE]
+    print(f"{len(errors) - len(wrong)} of {len(errors)} quantities within {TOLERANCE:g}")
+    if wrong:
+        print(f"outside: {', '.join(wrong)}")
+    return int(bool(wrong))
+
+
+def relative_errors(parity: ParityFolder) -> Iterator[tuple[str, float]]:
+    """(key, error) of every recorded quantity; what we cannot compute is infinitely wrong."""
+    ours = {**dict(training_quantities(parity)), **dict(decoding_quantities(parity))}
+    ours["pixel_values"] = parity.pixel_values().numpy()
+    for key, theirs in parity.golden.items():
+        if key in _INPUTS or key.endswith(_NO_CONTRACT):
+            continue
+        yield key, _error(parity, key, ours[key], theirs) if key in ours else float("inf")
+
+
+def _error(parity: ParityFolder, key: str, ours: object, theirs: np.ndarray) -> float:
+    ours = np.asarray(ours)
+    if key.endswith("gradnorm.names"):
+        return _difference(np.array_equal(ours, np.sort(theirs)))
+    if key.endswith(".ids"):
+        end_id = parity.tokenizer.eos_id
+        first, second = (contract(ids[0].tolist(), parity.model, end_id) for ids in (ours, theirs))
+        return _difference(first == second)
+    if ours.shape != theirs.shape:
+        return float("inf")
+    if key.endswith(".labels"):
+        return _difference(np.array_equal(ours, theirs))
+    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    difference, size = np.linalg.norm(ours - theirs), np.linalg.norm(theirs)
+    return float(difference / size) if size else _difference(difference == 0)
+
+
+def _difference(is_equal: bool) -> float:
+    return 0.0 if is_equal else float("inf")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
