@@ -3,8 +3,10 @@
     python scripts/check_parity.py tests/parity/gill --seed 11
     python scripts/check_parity.py tests/parity/fromage --seed 31
 
-Prints each recorded quantity with its relative error (||ours - theirs|| / ||theirs||; labels, names and ids must be
-equal) and exits 0 only if all are within 1e-4. The folder holds meta.json, golden.npz and both backbones; the trained
+Prints each recorded quantity with its relative error and exits 0 only if all are within 1e-4. The error of an array is
+||ours - theirs|| / ||theirs||, but no less than its largest single error over its root mean square (outputs) or over
+the entry itself (gradient norms); labels, names and ids must be equal. Gradients where float32 rounding decides on which
+side of zero a ReLU falls are compared on both sides (scripts/parity/kinks.py). The folder holds meta.json, golden.npz and both backbones; the trained
 tensors follow from the seed. Nothing in the folder is executed.
 """
 
@@ -29,7 +31,8 @@ import transformers
 from gill.errors import GillError
 from scripts.parity.decoding import contract, decoding_quantities
 from scripts.parity.folder import ParityFolder, open_folder
-from scripts.parity.training import training_quantities
+from scripts.parity.kinks import explain
+from scripts.parity.training import gradient_quantities, training_quantities
 
 TOLERANCE = 1e-4
 _INPUTS = ("images", "tokens", "caption_len", "clip_emb")
@@ -59,16 +62,27 @@ def main(arguments: list[str] | None = None) -> int:
 
 def relative_errors(parity: ParityFolder) -> Iterator[tuple[str, float]]:
     """(key, error) of every recorded quantity; what we cannot compute is infinitely wrong."""
-    ours = {**dict(training_quantities(parity)), **dict(decoding_quantities(parity))}
-    ours["pixel_values"] = parity.pixel_values().numpy()
-    for key, theirs in parity.golden.items():
-        if key in _INPUTS or key.endswith(_NO_CONTRACT):
-            continue
-        yield key, _error(parity, key, ours[key], theirs) if key in ours else float("inf")
+    errors = {key: _error(parity, key, value) for key, value in training_quantities(parity)}
+    for is_paired in (False, True):
+        found, nudged = explain(parity.model, lambda paired=is_paired: _gradient_errors(parity, paired), TOLERANCE)
+        errors |= found
+        for unit in nudged:
+            print(f"note: {unit.layer} unit {unit.place} is {unit.value:.0e}, taken on the other side of zero")
+    errors |= {key: _error(parity, key, value) for key, value in decoding_quantities(parity)}
+    errors["pixel_values"] = _error(parity, "pixel_values", parity.pixel_values().numpy())
+    for key in parity.golden:
+        if key not in _INPUTS and not key.endswith(_NO_CONTRACT):
+            yield key, errors.get(key, float("inf"))
 
 
-def _error(parity: ParityFolder, key: str, ours: object, theirs: np.ndarray) -> float:
-    ours = np.asarray(ours)
+def _gradient_errors(parity: ParityFolder, is_paired: bool) -> dict[str, float]:
+    return {key: _error(parity, key, value) for key, value in gradient_quantities(parity, is_paired)}
+
+
+def _error(parity: ParityFolder, key: str, value: object) -> float:
+    if key not in parity.golden:
+        return float("inf")
+    ours, theirs = np.asarray(value), parity.golden[key]
     if key.endswith("gradnorm.names"):
         return _difference(np.array_equal(ours, np.sort(theirs)))
     if key.endswith(".ids"):
@@ -79,9 +93,18 @@ def _error(parity: ParityFolder, key: str, ours: object, theirs: np.ndarray) -> 
         return float("inf")
     if key.endswith(".labels"):
         return _difference(np.array_equal(ours, theirs))
-    ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
+    return _distance(key, ours.astype(np.float64), theirs.astype(np.float64))
+
+
+def _distance(key: str, ours: np.ndarray, theirs: np.ndarray) -> float:
     difference, size = np.linalg.norm(ours - theirs), np.linalg.norm(theirs)
-    return float(difference / size) if size else _difference(difference == 0)
+    if not size:
+        return _difference(difference == 0)
+    if key.endswith("gradnorm.values"):
+        return float((np.abs(ours - theirs) / theirs).max())
+    is_gradient = ".grad." in key
+    largest = 0.0 if is_gradient else np.abs(ours - theirs).max() / (size / np.sqrt(theirs.size))
+    return float(max(difference / size, largest))
 
 
 def _difference(is_equal: bool) -> float:
