@@ -33,6 +33,10 @@ class MissingCheckpointError(CheckpointError, FileNotFoundError):
     """A weights file or folder that is not there."""
 
 
+class TrainingError(GillError, RuntimeError):
+    """A training that went wrong: a loss that is not finite, a model that did not learn what it must."""
+
+
 class NetworkError(GillError, OSError):
     """A download that was refused, too large, too slow, or failed."""
 

@@ -22,18 +22,21 @@ from gill.flatland.world import (
     num_contents,
 )
 
+THING1, THING2 = "a {size1} {colour1} {shape1}", "a {size2} {colour2} {shape2}"
 ONE_THING = (
-    "a {size1} {colour1} {shape1} at the {cell1} of the {place}.",
-    "in the {place} there is a {size1} {colour1} {shape1} at the {cell1}.",
-    "a picture of the {place} with a {size1} {colour1} {shape1} at the {cell1}.",
+    THING1 + " at the {cell1} of the {place}.",
+    "in the {place} there is " + THING1 + " at the {cell1}.",
+    "a picture of the {place} with " + THING1 + " at the {cell1}.",
     "this is the {place}. the {shape1} is at the {cell1}. it is {size1} and {colour1}.",
 )
 TWO_THINGS = (
-    "a {size1} {colour1} {shape1} at the {cell1} and a {size2} {colour2} {shape2} at the {cell2} of the {place}.",
-    "in the {place} there is a {size1} {colour1} {shape1} at the {cell1} and a {size2} {colour2} {shape2} at the {cell2}.",
-    "a picture of the {place} with a {size1} {colour1} {shape1} at the {cell1}. {relation} is a {size2} {colour2} {shape2}.",
-    "this is the {place}. a {shape1} is at the {cell1} and a {shape2} is {relation}. "
-    "the {shape1b} is {size1} and {colour1} and the {shape2b} is {size2} and {colour2}.",
+    THING1 + " at the {cell1} and " + THING2 + " at the {cell2} of the {place}.",
+    "in the {place} there is " + THING1 + " at the {cell1} and " + THING2 + " at the {cell2}.",
+    "a picture of the {place} with " + THING1 + " at the {cell1}. {relation} is " + THING2 + ".",
+    (
+        "this is the {place}. a {shape1} is at the {cell1} and a {shape2} is {relation}. "
+        "the {shape1b} is {size1} and {colour1} and the {shape2b} is {size2} and {colour2}."
+    ),
 )
 # Where the second thing is, seen from the first: (columns to the right, rows down).
 RELATIONS = {

@@ -66,6 +66,25 @@ def draw_array(scene: Scene) -> np.ndarray:
     return np.rint(canvas).astype(np.uint8)
 
 
+def contact_sheet(pictures: np.ndarray, columns: int = 8, zoom: int = 2, gap: int = 2) -> Image.Image:
+    """A grid of pictures on white.
+
+    Args:
+        pictures: uint8[N, H, W, 3]; N need not fill the last row.
+        columns: pictures in a row.
+        zoom: whole factor of enlargement.
+        gap: pixels between pictures, before enlargement.
+    """
+    rows = -(-len(pictures) // columns)
+    height, width = pictures.shape[1] + gap, pictures.shape[2] + gap
+    sheet = np.full((rows * height + gap, columns * width + gap, 3), 255, np.uint8)
+    for index, picture in enumerate(pictures):
+        y, x = index // columns * height + gap, index % columns * width + gap
+        sheet[y : y + height - gap, x : x + width - gap] = picture
+    image = Image.fromarray(sheet)
+    return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
+
+
 def _paste(canvas: np.ndarray, thing: Thing) -> None:
     x, y = cell_centre(thing.cell)
     left, top = x + thing.offset[0] - SPRITE_SIZE // 2, y + thing.offset[1] - SPRITE_SIZE // 2

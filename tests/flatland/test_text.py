@@ -1,0 +1,140 @@
+"""Captions, stories and dialogues: what they say is true of the scene, and no more than they should say."""
+
+import math
+
+import pytest
+
+from gill.errors import DataError
+from gill.flatland.captions import all_captions, caption, caption_entropy, cell_from, read_caption, relation
+from gill.flatland.dialogues import all_answers, dialogue, dialogue_text
+from gill.flatland.documents import document, story_text
+from gill.flatland.stories import story
+from gill.flatland.world import CELLS, COLOURS, PLACES, SHAPES, SIZES, Thing, make_scene, num_contents, scenes, split_of
+
+BALL = Thing("ball", "red", "big", "top left")
+STAR = Thing("star", "white", "small", "bottom left")
+TWO = make_scene("beach", [STAR, BALL])
+
+
+def test_the_canonical_caption_reads_as_written_here():
+    assert caption(TWO) == "a big red ball at the top left and a small white star at the bottom left of the beach."
+
+
+def test_a_relation_template_says_where_the_second_thing_is():
+    assert (
+        caption(TWO, 2) == "a picture of the beach with a big red ball at the top left. below it is a small white star."
+    )
+    assert "above it is a big red ball" in caption(TWO, 2, swap=True)
+
+
+def test_reading_takes_every_caption_back():
+    for scene in scenes("val", 200):
+        texts = all_captions(scene)
+        assert len(set(texts)) == 4 * len(scene.things)
+        assert {read_caption(text) for text in texts} == {scene.content()}
+
+
+def test_reading_forgives_capitals_and_spaces():
+    assert read_caption("  A big red ball at the  top left of the beach . ") == make_scene("beach", [BALL])
+
+
+@pytest.mark.parametrize("text", ["", "a dog", "a big red ball at the top left of the moon.", "a big red ball"])
+def test_other_texts_are_refused_with_an_example(text):
+    with pytest.raises(DataError, match=r"not a caption of Flatland.*should look like"):
+        read_caption(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a big red ball at the top left and a small blue ring at the top left of the sea.",
+        "a picture of the sea with a big red ball at the top left. above it is a small blue ring.",
+        "a big red ball at the top left and a small blue ball at the top right of the sea.",
+    ],
+)
+def test_captions_that_contradict_themselves_are_refused(text):
+    with pytest.raises(DataError, match="contradicts itself"):
+        read_caption(text)
+
+
+def test_relations_point_from_one_cell_to_the_other():
+    for one in CELLS:
+        for two in CELLS:
+            if one != two:
+                assert cell_from(one, relation(one, two)) == two
+    assert cell_from("top left", "above it") is None
+
+
+def test_entropy_is_that_of_a_uniform_choice():
+    assert caption_entropy(1) == pytest.approx(math.log(4 * num_contents(1)))
+    assert caption_entropy(2) == pytest.approx(math.log(8 * num_contents(2)))
+    mixed = -math.log(1 / 3) / 3 - math.log(2 / 3) * 2 / 3 + caption_entropy(1) / 3 + caption_entropy(2) * 2 / 3
+    assert caption_entropy() == pytest.approx(mixed)
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_story_never_tells_a_colour_and_its_end_tells_cells_only(split):
+    for index in range(40):
+        told = story(split, index)
+        assert not set(" ".join(told.texts).replace(".", "").split()) & set(COLOURS)
+        assert not set(told.texts[-1].replace(".", "").split()) & {*SHAPES, *PLACES, *SIZES}
+
+
+def test_a_story_holds_together():
+    for index in range(40):
+        told = story("val", index)
+        assert len(told.texts) == len(told.scenes) == 5
+        assert {split_of(scene) for scene in told.scenes} == {"val"}
+        first, second, third, fourth, fifth = told.scenes
+        assert (first.things[0].shape, first.things[0].colour) == (second.things[0].shape, second.things[0].colour)
+        assert first.place != second.place == third.place
+        assert fourth.place == fifth.place
+        assert f"the {second.place}" in told.texts[1]
+        looks = [{(thing.shape, thing.colour, thing.size) for thing in scene.things} for scene in told.scenes[2:]]
+        assert looks[0] == looks[1] == looks[2]
+        assert len({scene.content() for scene in told.scenes}) == 5
+
+
+def test_ten_rounds_tell_everything_about_the_picture():
+    for index in range(40):
+        held = dialogue("val", index)
+        said = {(each.question, each.answer) for each in held.rounds}
+        assert len(held.rounds) == 10
+        assert ("where is it", f"it is the {held.scene.place}") in said
+        for thing in held.scene.things:
+            assert (f"what is at the {thing.cell}", f"a {thing.shape}") in said
+            assert (f"what colour is the {thing.shape}", f"the {thing.shape} is {thing.colour}") in said
+            assert any(answer.endswith(f"the {thing.shape} is {thing.size}") for _, answer in said)
+
+
+def test_two_rounds_tell_only_the_shapes():
+    for index in range(20):
+        start = dialogue_text(dialogue("val", index).rounds[:2])
+        assert not any(word in start for word in (*COLOURS, *PLACES, *SIZES))
+
+
+def test_there_are_at_least_a_hundred_answers_and_every_answer_is_one_of_them():
+    answers = all_answers()
+    assert len(set(answers)) == len(answers) >= 100
+    assert {each.answer for index in range(100) for each in dialogue("test", index).rounds} <= set(answers)
+
+
+def test_a_dialogue_is_fed_as_question_and_answer_lines():
+    rounds = dialogue("val", 0).rounds[:2]
+    lines = dialogue_text(rounds).split("\n")
+    assert lines[0] == f"Q: {rounds[0].question}?"
+    assert lines[3] == f"A: {rounds[1].answer}"
+
+
+def test_documents_are_reproducible_and_training_ones_name_no_novel_pair():
+    assert document("train", 5) == document("train", 5)
+    for index in range(300):
+        text = document("train", index, repeats=0.2)
+        assert "purple ball" not in text
+        assert "the ball is purple" not in text
+
+
+def test_a_story_text_shows_pictures_where_asked():
+    told = story("val", 0)
+    assert story_text(told, [False] * 5) == " ".join(told.texts)
+    assert story_text(told, [False] * 4 + [True]).endswith(f"( {caption(told.scenes[-1])} )")
