@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from PIL import Image
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from gill.errors import ShapeError
 
+MaybeTensor = TypeVar("MaybeTensor", Tensor, Tensor | None)
 IMAGE_SLOT = -1  # stands in `text_ids` where a picture is read; never a token id
 IGNORED_LABEL = -100  # the field's word for "no loss here"
 
@@ -48,9 +49,8 @@ class CaptionRecord:
     Attributes:
         caption: describes the picture; conditioning targets are made from it.
         image_path: the picture.
-        context: what the language model reads instead of the caption (a story, a dialogue, its pictures); usually empty.
-        source: file the record comes from, for messages.
-        line: its line there, counted from 1; 0 when the source has no lines.
+        context: read by the language model instead of the caption (story, dialogue, pictures); usually empty.
+        source, line: file and line (from 1; 0 = none) the record comes from, for messages.
     """
 
     caption: str
@@ -86,11 +86,9 @@ class WholeBatch:
     """What a share of a batch must know of the whole optimiser step, so that shares add up to the whole exactly.
 
     Attributes:
-        num_samples: N, over all processes and accumulation steps.
+        num_samples: N, over all processes and accumulation steps. first_row: where this share starts among them.
         label_counts: labelled tokens by objective over the whole, e.g. {"captioning": 190, "text": 230}.
-        text_embeddings: float[N, E] detached retrieval rows of the whole, or None when this share holds all of them.
-        image_embeddings: float[N, E] likewise.
-        first_row: row of the whole at which this share starts.
+        text_embeddings, image_embeddings: float[N, E] detached retrieval rows of the whole; None when all are here.
     """
 
     num_samples: int
@@ -112,7 +110,7 @@ class Batch:
         conditioning_target: float[B, L, C], or None.
         conditioning_ids: int64[B, L] for the text encoder, or None.
         is_paired: rows (2i, 2i + 1) are read as one sequence; B is then even.
-        records: the pairs as read, B of them, or empty.
+        records: the pairs as read, or empty.
         whole: the optimiser step this batch is a share of; None when it is all of it.
     """
 
@@ -172,13 +170,18 @@ class Batch:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:
         """The same batch with pictures and targets on `device`; floats cast to `dtype` when given."""
 
-        def move(tensor: Tensor | None) -> Tensor | None:
+        def move(tensor: MaybeTensor) -> MaybeTensor:
             if tensor is None:
                 return None
             return tensor.to(device, dtype if tensor.is_floating_point() else None, non_blocking=True)
 
-        names = ("images", "context_images", "conditioning_target", "conditioning_ids")
-        return dataclasses.replace(self, **{name: move(getattr(self, name)) for name in names})
+        return dataclasses.replace(
+            self,
+            images=move(self.images),
+            context_images=move(self.context_images),
+            conditioning_target=move(self.conditioning_target),
+            conditioning_ids=move(self.conditioning_ids),
+        )
 
 
 def _stack(name: str, tensors: Sequence[Tensor]) -> Tensor:
@@ -227,8 +230,7 @@ class Evaluation:
     Attributes:
         losses: as in training.
         embeddings: retrieval rows, None for a family without retrieval.
-        num_top1, num_top5: caption tokens whose true id was first, or among the first five.
-        num_tokens: caption tokens scored.
+        num_top1, num_top5, num_tokens: caption tokens whose true id was first, or among the first five; of how many.
         conditioning: float[B, L, C] mapped sequences, or None.
     """
 
@@ -245,10 +247,8 @@ class ImageOutput:
     """The pictures answered at one place of a reply, best first.
 
     Attributes:
-        generated: (picture, score); the score is a cosine in [-1, 1], or None when nothing could score it.
-        retrieved: (picture, score) with the same score.
-        prefers_generated: the decision head's choice, None without one.
-        probability_generated: its probability of "generate" in [0, 1], None without one.
+        generated, retrieved: (picture, score); a score is a cosine in [-1, 1], or None when nothing could score it.
+        prefers_generated, probability_generated: the decision head's choice and its probability, None without one.
         conditioning: float[L, C] mapped sequence.
     """
 
@@ -264,16 +264,13 @@ class GenerationOptions:
     """How to answer a prompt.
 
     Attributes:
-        num_words: tokens to generate at most; 0 reads the prompt only (a prompt may itself ask for an image).
+        num_words: tokens to generate at most; 0 reads the prompt only, which may itself ask for an image.
         min_word_tokens: [IMG0] is impossible before this many tokens.
         temperature: 0 is greedy.
-        top_p: nucleus mass in (0, 1]; below 1 needs a temperature.
-        top_k: keep the k likeliest tokens; 0 keeps all.
+        top_p, top_k: nucleus mass in (0, 1], likeliest tokens kept (0 keeps all); both need a temperature.
         img_logit_scale: factor on the [IMG0] logit, as the family defines it; 1 changes nothing.
-        force_image: answer with an image at the first place allowed.
-        max_num_images: images answered at most; later [IMG0] are ignored.
-        num_retrieved: pictures fetched per image output.
-        num_generated: pictures drawn per image output.
+        force_image: answer with an image at the first place allowed; max_num_images: at most so many.
+        num_retrieved, num_generated: pictures fetched and drawn per image output.
         guidance_scale: classifier-free guidance of the diffusion model; num_inference_steps: its steps.
         stop_at_newline: end the text at the first newline, as the originals cut it.
     """
@@ -320,8 +317,14 @@ class TrainingTask(Protocol):
 class SampleEncoder(Protocol):
     """Turns a record into a `Sample`; picklable, so that loader workers can own one."""
 
-    def encode(self, record: CaptionRecord, image: Image.Image | Tensor, **parts: Any) -> Sample:
-        """Token ids and pixels (or the stored feature, passed as a tensor) of one record."""
+    def encode(
+        self,
+        record: CaptionRecord,
+        image: Image.Image | Tensor,
+        context_images: Sequence[Image.Image | Tensor] = (),
+        conditioning_target: Tensor | None = None,
+    ) -> Sample:
+        """Token ids and pixels of one record; a picture given as a tensor is a stored feature."""
         ...
 
 

@@ -1,5 +1,9 @@
 """Pre-trained networks, frozen, wrapped in as little as possible, and tiny random versions of each."""
 
+from gill._torchvision import define_missing_torchvision_ops
+
+define_missing_torchvision_ops()
+
 from gill.backbones.language import LanguageModel, load_language_model
 from gill.backbones.text_encoder import (
     ConditioningEncoder,

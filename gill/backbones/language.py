@@ -35,7 +35,7 @@ class LanguageModel(FrozenModule):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         _check_family(model)
-        self.model = freeze(model)
+        self.model: Any = freeze(model)
 
     @property
     def table(self) -> Tensor:

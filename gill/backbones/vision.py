@@ -39,8 +39,8 @@ class VisionTower(FrozenModule):
         """
         if tuple(pixel_values.shape[1:]) != (3, self.image_size, self.image_size):
             raise ShapeError(
-                f"the vision tower reads 3 x {self.image_size} x {self.image_size} pixels, got {tuple(pixel_values.shape[1:])}; "
-                "preprocess pictures with load_image_transform of the same name"
+                f"the vision tower reads 3 x {self.image_size} x {self.image_size} pixels, got "
+                f"{tuple(pixel_values.shape[1:])}; preprocess pictures with load_image_transform of the same name"
             )
         pixel_values = pixel_values.to(next(self.tower.parameters()).dtype)
         outputs = self.tower(pixel_values)
@@ -98,7 +98,7 @@ def open_clip_tower(model: nn.Module) -> VisionTower:
     Raises:
         ConfigError: not one of its vision transformers.
     """
-    visual = model.visual
+    visual: Any = model.visual
     if not hasattr(visual, "ln_post") or not hasattr(visual, "proj"):
         raise ConfigError(f"{type(visual).__name__} is not an open_clip vision transformer; choose a ViT architecture")
     visual.proj = None  # the pooled class token itself, not its projection

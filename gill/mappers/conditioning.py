@@ -21,8 +21,8 @@ _FEED_FORWARD_FACTOR = 4  # the usual Transformer ratio, as in the original
 class GILLMapper(nn.Module):
     """Translate [IMG] hidden states into a diffusion text-encoder sequence.
 
-    float[B, R, D] -> float[B, L, C]. A small encoder-decoder Transformer with L learned queries (GILL, arXiv:2305.17216).
-    Its input is the hidden state plus the token's own embedding.
+    float[B, R, D] -> float[B, L, C]. A small encoder-decoder Transformer with L learned queries (GILL,
+    arXiv:2305.17216). Its input is the hidden state plus the token's own embedding.
     """
 
     def __init__(

@@ -10,9 +10,10 @@ Shape legend: N = labelled tokens, K = frozen vocabulary, R = [IMG] tokens, D = 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
-from torch.autograd.function import FunctionCtx
 
 from gill.errors import ShapeError
 
@@ -70,8 +71,8 @@ class _FrozenLogZ(torch.autograd.Function):
     """log of the summed exponentials over the frozen rows, and its gradient: the expected row under the softmax."""
 
     @staticmethod
-    def forward(ctx: FunctionCtx, hidden_ND: Tensor, frozen_KD: Tensor, frozen_bias_K: Tensor | None) -> Tensor:
-        needs_gradient = ctx.needs_input_grad[0]  # type: ignore[attr-defined]
+    def forward(ctx: Any, hidden_ND: Tensor, frozen_KD: Tensor, frozen_bias_K: Tensor | None) -> Tensor:
+        needs_gradient = ctx.needs_input_grad[0]
         log_z, expected_row = [], []
         for start, stop in _chunks(len(hidden_ND), len(frozen_KD)):
             logits = _logits(hidden_ND[start:stop], frozen_KD, frozen_bias_K)
@@ -80,12 +81,12 @@ class _FrozenLogZ(torch.autograd.Function):
                 probabilities = logits.sub_(log_z[-1][:, None]).exp_()
                 expected_row.append(probabilities.to(frozen_KD.dtype) @ frozen_KD)
         if needs_gradient:
-            ctx.save_for_backward(torch.cat(expected_row) if expected_row else hidden_ND.detach())  # type: ignore[attr-defined]
+            ctx.save_for_backward(torch.cat(expected_row) if expected_row else hidden_ND.detach())
         return torch.cat(log_z) if log_z else _wide(hidden_ND).sum(-1)
 
     @staticmethod
-    def backward(ctx: FunctionCtx, grad_N: Tensor) -> tuple[Tensor | None, None, None]:  # type: ignore[override]
-        (expected_row_ND,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, grad_N: Tensor) -> tuple[Tensor | None, None, None]:
+        (expected_row_ND,) = ctx.saved_tensors
         return (grad_N[:, None] * expected_row_ND).to(expected_row_ND.dtype), None, None
 
 

@@ -52,7 +52,7 @@ def conditioning_distance(mapped_BLC: Tensor, target_BLC: Tensor, kind: str = "e
     """
     if mapped_BLC.shape != target_BLC.shape:
         raise ShapeError(
-            f"the mapper gives {tuple(mapped_BLC.shape[1:])} for each sample, the target is {tuple(target_BLC.shape[1:])}; "
+            f"the mapper gives {tuple(mapped_BLC.shape[1:])} a sample, the target is {tuple(target_BLC.shape[1:])}; "
             "the targets were made with another text encoder"
         )
     return CONDITIONING_DISTANCES[kind](mapped_BLC, target_BLC.to(mapped_BLC.dtype)).mean(dim=-1)

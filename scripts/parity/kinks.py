@@ -3,8 +3,8 @@
 A ReLU's derivative jumps at zero. Of the hundred thousand units of one step, some have inputs of 1e-7, and float32
 rounding alone decides on which side they fall: two right implementations, or one on two machines, then differ by more
 than 1e-4 in a few gradients. So where a recorded gradient differs, units that close to zero are nudged across it, one
-at a time, and a nudge that explains the difference is kept. Nothing else can be explained so: a nudge moves one input by
-less than 4e-6.
+at a time, and a nudge that explains the difference is kept. Nothing else can be explained so: a nudge moves one input
+by less than 4e-6.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ def _case(parity: ParityFolder, task: GillTask, batch: Batch) -> Quantities:
     yield "retrieval.labels", _labels(task.text_rows(batch), _padded_width(batch, task, visual=False))
     yield from _retrieval(task, evaluation)
     yield "captioning.acc", 100 * np.array([evaluation.num_top1, evaluation.num_top5]) / evaluation.num_tokens
-    if not parity.is_fromage:
+    if evaluation.conditioning is not None:
         yield "generation.lm_loss", float(losses.parts["text"])
         yield "generation.labels", _labels(task.text_rows(batch), _padded_width(batch, task, visual=False))
         yield "generation.l2", float(losses.parts["conditioning"])
@@ -54,6 +54,7 @@ def _case(parity: ParityFolder, task: GillTask, batch: Batch) -> Quantities:
 
 
 def _retrieval(task: GillTask, evaluation: Evaluation) -> Quantities:
+    assert evaluation.embeddings is not None  # GILL and FROMAGe always retrieve
     text_BE, image_BE = evaluation.embeddings.text, evaluation.embeddings.image
     yield "retrieval.text_emb", text_BE.numpy()
     yield "retrieval.visual_emb", (image_BE * task.model.logit_scale.detach().exp()).numpy()

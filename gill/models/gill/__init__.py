@@ -1,5 +1,9 @@
 """GILL (Koh et al. 2023, arXiv:2305.17216) and FROMAGe (arXiv:2301.13823)."""
 
+from gill._torchvision import define_missing_torchvision_ops
+
+define_missing_torchvision_ops()
+
 from gill.models.gill.checkpoint import (
     export_released,
     load_released_model,

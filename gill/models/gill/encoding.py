@@ -1,7 +1,7 @@
 """Texts and pictures to the ids and pixels of a batch.
 
-The language model's tokenizer gains the [IMG] tokens (and, where the frozen table has a spare row for it, the class token
-`<|image|>` before them, as the originals did: their [IMG0] is then one id later).
+The language model's tokenizer gains the [IMG] tokens (and, where the frozen table has a spare row for it, the class
+token `<|image|>` before them, as the originals did: their [IMG0] is then one id later).
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class GillTokenizer:
         self.num_words = len(tokenizer)
         if self.num_words > num_rows:
             raise ConfigError(
-                f"the tokenizer has {self.num_words} words, the language model {num_rows} rows; they do not belong together"
+                f"the tokenizer has {self.num_words} words, the language model {num_rows} rows; "
+                "they do not belong together"
             )
         tokenizer.add_tokens(config.img_token_names)
         if tokenizer.convert_tokens_to_ids(config.img_token_names) != list(range(self.num_words, len(tokenizer))):
@@ -115,13 +116,12 @@ class GillEncoder:
             raise DataError(
                 f"{_place(record)}: the context does not fit its {len(context_images)} pictures; raise max_tokens"
             )
-        needs_ids = self.conditioning is not None and conditioning_target is None
         return Sample(
             text_ids=text_ids,
             image=self.pixels(image),
             context_images=tuple(self.pixels(picture) for picture in context_images),
             conditioning_target=conditioning_target,
-            conditioning_ids=self.conditioning([record.caption])[0] if needs_ids else None,
+            conditioning_ids=None if conditioning_target is not None else self._conditioning_ids(record.caption),
             record=record,
         )
 
@@ -152,6 +152,9 @@ class GillEncoder:
         if self.transform is None:
             raise ConfigError("this encoder was built without a vision tower; give stored features")
         return self.transform(image)
+
+    def _conditioning_ids(self, caption: str) -> Tensor | None:
+        return None if self.conditioning is None else self.conditioning([caption])[0]
 
     def _context_ids(self, record: CaptionRecord) -> list[int]:
         return [

@@ -108,7 +108,8 @@ def conditioning_shape(config: GillConfig, encoder: ConditioningEncoder | None) 
     if encoder is None:
         if None in asked:
             raise ConfigError(
-                "without a diffusion model, conditioning_length and conditioning_width must be set, and targets be stored"
+                "without a diffusion model, conditioning_length and conditioning_width must be set, "
+                "and targets be stored"
             )
         return asked  # type: ignore[return-value]
     found = (encoder.length, encoder.width)

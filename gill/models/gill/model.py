@@ -121,9 +121,9 @@ class GillModel(nn.Module):
             ids: int64[...]. visual: float[pictures, V, D], needed where visual ids occur.
         """
         words = self.language.embed(ids.clamp(max=self.vocabulary.num_words - 1))
-        trainable = (
-            [self.img_tokens.input_rows] if visual is None else [self.img_tokens.input_rows, visual.flatten(0, 1)]
-        )
+        trainable: list[Tensor] = [self.img_tokens.input_rows]
+        if visual is not None:
+            trainable.append(visual.flatten(0, 1))
         index = (ids - self.vocabulary.num_words).clamp(min=0)
         learned = torch.cat(trainable).to(words.dtype)[index]
         return torch.where((ids >= self.vocabulary.num_words)[..., None], learned, words)

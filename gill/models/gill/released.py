@@ -1,8 +1,8 @@
 """Read and write the files the originals released, without executing anything in them.
 
 `pretrained_ckpt.pth.tar` (or a training `ckpt.pth.tar`) beside `model_args.json`, of GILL or of FROMAGe, and
-`decision_model.pth.tar`. Tensors are read by `torch.load(weights_only=True)`, on the CPU whatever device they were saved
-on; besides tensors and plain containers only `argparse.Namespace`, which holds plain values, may occur.
+`decision_model.pth.tar`. Tensors are read by `torch.load(weights_only=True)`, on the CPU whatever device they were
+saved on; besides tensors and plain containers only `argparse.Namespace`, which holds plain values, may occur.
 """
 
 from __future__ import annotations

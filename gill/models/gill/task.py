@@ -85,7 +85,8 @@ class GillTask(nn.Module):
     def evaluate(self, batch: Batch) -> Evaluation:
         """Losses, retrieval rows, caption token ranks and mapped conditioning, no gradient."""
         passes = self._run(batch)
-        ranks = label_ranks(*self._predictions(passes.captioning, is_live=True), *self._head())
+        states, labels = self._predictions(passes.captioning, is_live=True)
+        ranks = label_ranks(states, labels, *self.model.frozen_head(), self.model.img_tokens.output_rows)
         return Evaluation(
             losses=self._losses(batch, passes),
             embeddings=Embeddings(*self._retrieval_rows(passes.features, passes.text)),
@@ -144,7 +145,11 @@ class GillTask(nn.Module):
 
     def _cross_entropy_sum(self, one: _Pass) -> Tensor:
         """Summed over all labels: those predicted from frozen states keep no graph over the vocabulary."""
-        parts = [token_cross_entropy(*self._predictions(one, is_live), *self._head()) for is_live in (False, True)]
+        weight, bias = self.model.frozen_head()
+        parts = []
+        for is_live in (False, True):
+            states, labels = self._predictions(one, is_live)
+            parts.append(token_cross_entropy(states, labels, weight, bias, self.model.img_tokens.output_rows))
         return torch.cat(parts).sum()
 
     def _predictions(self, one: _Pass, is_live: bool) -> tuple[Tensor, Tensor]:
@@ -153,9 +158,6 @@ class GillTask(nn.Module):
         chosen = places[one.hidden.is_live[places - 1] == is_live]
         states = one.hidden.live if is_live else one.hidden.frozen
         return states[one.hidden.index[chosen - 1]], one.rows.labels.to(self.model.device)[chosen]
-
-    def _head(self) -> tuple[Tensor, Tensor | None, Tensor]:
-        return (*self.model.frozen_head(), self.model.img_tokens.output_rows)
 
     def _img_hidden(self, text: _Pass) -> Tensor:
         """float[B, R, D] states at the [IMG] tokens."""
