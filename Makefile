@@ -1,0 +1,43 @@
+# One entrance to everything that is run by hand or by CI. `make` alone lists the targets.
+
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+STAMP := $(VENV)/.requirements-installed
+
+# What is formatted, linted and typed; names that do not exist yet are left out.
+SOURCES := $(wildcard gill scripts evals demo main.py)
+PYTEST_ARGS ?=
+FLATLAND_OUT ?= data/flatland
+FLATLAND_SIZE ?= 10000
+FLATLAND_SEED ?= 0
+
+# Read at import time by huggingface_hub and gradio: nothing here asks the network for anything.
+export HF_HUB_OFFLINE := 1
+export GRADIO_ANALYTICS_ENABLED := False
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test flatland
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## make .venv and install the requirements; does nothing when they have not changed
+
+# An environment without the stamp (made by hand, or an install that was interrupted) is completed, not replaced.
+$(STAMP): requirements.txt requirements-dev.txt
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet -r requirements-dev.txt
+	@touch $@
+
+check: setup ## formatting, lint, types, and the rules of tests/test_architecture.py
+	$(RUN) -m ruff format --check $(SOURCES) tests
+	$(RUN) -m ruff check $(SOURCES) tests
+	$(RUN) -m mypy $(SOURCES)
+	$(RUN) -m pytest -q tests/test_architecture.py
+
+test: check ## everything that needs neither an accelerator nor released weights
+	$(RUN) -m pytest -q -m "not gpu and not weights" $(PYTEST_ARGS)
+
+flatland: setup ## write the miniature world to FLATLAND_OUT (data/flatland)
+	$(RUN) scripts/make_flatland.py --out $(FLATLAND_OUT) --size $(FLATLAND_SIZE) --seed $(FLATLAND_SEED)
