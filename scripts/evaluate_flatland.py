@@ -28,6 +28,7 @@ from diffusers import StableDiffusionPipeline
 
 from gill.errors import GillError, MissingCheckpointError
 from scripts.flatland import evaluation, language_evaluation
+from scripts.flatland.cards import write_cards
 from scripts.flatland.evaluation import Measures, merge
 
 PARTS = ("judge", "language", "clip", "vae", "diffusion")
@@ -43,10 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
     except GillError as error:
         print(f"evaluate_flatland: {error}", file=sys.stderr)
         return 2
-    for name, values in measures.items():
-        mean, half = interval(values)
-        print(f"{name:32s} {mean:8.4f} +- {half:.4f}   n = {len(values)}")
-    print(json.dumps({name: round(interval(values)[0], 5) for name, values in measures.items()}))
+    report = {name: interval(values) for name, values in measures.items()}
+    for name, found in report.items():
+        print(f"{name:32s} {found['mean']:8.4f} +- {found['half']:.4f}   n = {found['n']}")
+    if options.cards:
+        command = f"python scripts/evaluate_flatland.py --n {options.n} --seeds {options.seeds}"
+        write_cards(options.parts, options.cards, report, command)
+    print(json.dumps({name: round(found["mean"], 5) for name, found in report.items()}))
     return 0
 
 
@@ -58,6 +62,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--parts", type=Path, default=Path("checkpoints/flatland"), metavar="DIR")
     parser.add_argument("--figures", type=Path, default=Path("runs/flatland_evaluation"), metavar="DIR")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--cards", type=Path, metavar="WORK", help="rewrite the model cards, from the build in WORK")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: all)")
     options = parser.parse_args(arguments)
     if options.n < 1 or options.seeds < 1:
@@ -97,7 +102,7 @@ def _language(options: argparse.Namespace) -> Measures:
 
 
 def _pipeline(options: argparse.Namespace) -> StableDiffusionPipeline:
-    pipeline = StableDiffusionPipeline.from_pretrained(options.parts / "diffusion", torch_dtype=torch.float32)
+    pipeline = StableDiffusionPipeline.from_pretrained(options.parts / "diffusion", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(options.device)
 
@@ -119,11 +124,11 @@ def _diffusion(options: argparse.Namespace) -> Measures:
     return merge(found) | {"seconds_per_64": [evaluation.seconds_per_64(pipeline)]}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """(mean, half width of the normal 95 % interval over items)."""
+def interval(values: list[float]) -> dict[str, float]:
+    """Mean, half width of the normal 95 % interval over items, and their number."""
     mean = sum(values) / len(values)
     variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-    return mean, 1.96 * math.sqrt(variance / len(values))
+    return {"mean": mean, "half": 1.96 * math.sqrt(variance / len(values)), "n": len(values)}
 
 
 if __name__ == "__main__":

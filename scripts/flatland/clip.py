@@ -31,7 +31,7 @@ from gill.flatland.world import (
     sample_scene,
     split_of,
 )
-from scripts.flatland.common import BuildContext, Training, to_pixels
+from scripts.flatland.common import BuildContext, Training, half_on_cpu, to_pixels
 
 STEPS, BATCH, LEARNING_RATE = 700, 192, 1e-3
 WARMUP = 60
@@ -213,7 +213,7 @@ def build(context: BuildContext) -> dict[str, float]:
         warmup=WARMUP,
         ema_decay=0.98,
     )
-    clip = training.run(context).eval().clip.to("cpu", torch.float16)
+    clip = half_on_cpu(training.run(context).eval().clip)
     clip.save_pretrained(context.out / "clip")
     image_processor().save_pretrained(context.out / "clip")
     CLIPTextModel.from_pretrained(context.out / "clip", dtype=torch.float16).save_pretrained(

@@ -205,6 +205,11 @@ def write_json(path: Path, value: dict) -> None:
     save_atomically(path, lambda unfinished: unfinished.write_text(json.dumps(value, indent=2) + "\n"))
 
 
+def half_on_cpu(model: nn.Module) -> nn.Module:
+    """The model itself, its weights float16 on the CPU: how parts are stored, not how they are run."""
+    return nn.Module.half(nn.Module.to(model, "cpu"))
+
+
 def mean_marks(pictures: np.ndarray, scenes: Sequence[Scene]) -> dict[str, float]:
     """The judge's marks of pictures against the scenes they should show, each a mean in 0..1."""
     marks = [asdict(compare(read_picture(picture), scene)) for picture, scene in zip(pictures, scenes, strict=True)]

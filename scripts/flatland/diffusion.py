@@ -22,6 +22,7 @@ from gill.flatland.world import Scene, item_rng, sample_scene, scenes
 from scripts.flatland.common import (
     BuildContext,
     Training,
+    half_on_cpu,
     mean_marks,
     save_atomically,
     to_pixels,
@@ -66,7 +67,7 @@ def new_scheduler() -> DDIMScheduler:
 def load_pipeline(folder: Path, unet: UNet2DConditionModel, dtype: torch.dtype) -> StableDiffusionPipeline:
     """The pipeline around a UNet, its other parts read from `folder`."""
     return StableDiffusionPipeline(
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype),
+        vae=AutoencoderKL.from_pretrained(folder / "vae", dtype=dtype),
         text_encoder=CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=dtype),
         tokenizer=CLIPTokenizer.from_pretrained(folder / "tokenizer"),
         unet=unet,
@@ -177,7 +178,10 @@ def build(context: BuildContext) -> dict[str, float]:
         panel=lambda module: _panel(pipeline, module, shown),
     )
     pipeline.unet = training.run(context).eval()
-    pipeline.to("cpu", torch.float16).save_pretrained(folder)
+    half_on_cpu(pipeline.unet)
+    half_on_cpu(pipeline.vae)
+    half_on_cpu(pipeline.text_encoder)
+    pipeline.save_pretrained(folder)
     return {"steps": training.steps, "batch": BATCH, "seconds": training.seconds, "pictures": CHUNK * num_chunks}
 
 

@@ -14,7 +14,7 @@ from gill.errors import TrainingError
 from gill.flatland.documents import document, story_text
 from gill.flatland.stories import story
 from gill.flatland.world import COLOURS, item_rng
-from scripts.flatland.common import BuildContext, Training
+from scripts.flatland.common import BuildContext, Training, half_on_cpu
 
 STEPS, BATCH, LEARNING_RATE = 6000, 32, 2e-3
 REPEAT_ONLY_SHARE = 0.15
@@ -88,7 +88,7 @@ def build(context: BuildContext) -> dict[str, float]:
             f"the language model copies {copied:.0%} of the colours of a story, {MIN_COPIED_COLOURS:.0%} are wanted; "
             "try another --seed"
         )
-    model.to("cpu", torch.float16).save_pretrained(context.out / "language")
+    half_on_cpu(model).save_pretrained(context.out / "language")
     return {"steps": steps, "batch": BATCH, "seconds": training.seconds, "copied_colours": copied}
 
 

@@ -29,6 +29,7 @@ from gill.flatland.world import (
 from scripts.flatland.common import (
     BuildContext,
     Training,
+    half_on_cpu,
     mean_marks,
     to_pictures,
     to_pixels,
@@ -94,8 +95,7 @@ def build(context: BuildContext) -> dict[str, float]:
     )
     trained = training.run(context).eval()
     standardise_latents(trained, _pixels(context, -1, 512))
-    trained.to("cpu", torch.float16)
-    trained.save_pretrained(context.out / "diffusion" / "vae")
+    half_on_cpu(trained).save_pretrained(context.out / "diffusion" / "vae")
     return {"steps": training.steps, "batch": BATCH, "seconds": training.seconds}
 
 
