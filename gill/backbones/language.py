@@ -35,6 +35,8 @@ class LanguageModel(FrozenModule):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         _check_family(model)
+        if model.dtype == torch.float64:
+            _replace_rms_norms(model)
         self.model: Any = freeze(model)
 
     @property
@@ -115,6 +117,16 @@ def load_language_model(
             f"cannot load the language model {name!r}: {error}; give a hub name or a local folder"
         ) from error
     return LanguageModel(model.to(device))
+
+
+def _replace_rms_norms(model: nn.Module) -> None:
+    """Use torch's RMS norm: the one of `transformers` computes in float32 even where everything else is float64."""
+    for parent in list(model.modules()):
+        for name, norm in parent.named_children():
+            if type(norm).__name__.endswith("RMSNorm") and hasattr(norm, "variance_epsilon"):
+                wide = nn.RMSNorm(norm.weight.shape, eps=norm.variance_epsilon, dtype=norm.weight.dtype)
+                wide.weight = norm.weight
+                setattr(parent, name, wide)
 
 
 def _check_family(model: Any) -> None:

@@ -33,7 +33,7 @@ class Unit:
 def explain(
     model: nn.Module, errors_at: Callable[[], dict[str, float]], tolerance: float
 ) -> tuple[dict[str, float], list[Unit]]:
-    """Nudge units until all errors are within `tolerance`; where that fails, nothing is nudged.
+    """Nudge units until all errors are within `tolerance`; nudges that explain no quantity are dropped.
 
     Args:
         model: whose step `errors_at` runs.
@@ -53,7 +53,12 @@ def explain(
             errors = errors_at()
         if _badness(errors, tolerance) < _badness(best, tolerance):
             best, nudged = errors, [*nudged, unit]
-    return (plain, []) if _badness(best, tolerance) else (best, nudged)
+    explained = _num_outside(best, tolerance) < _num_outside(plain, tolerance)
+    return (best, nudged) if explained else (plain, [])
+
+
+def _num_outside(errors: dict[str, float], tolerance: float) -> int:
+    return sum(not error <= tolerance for error in errors.values())
 
 
 def _badness(errors: dict[str, float], tolerance: float) -> float:
