@@ -32,7 +32,7 @@ _ROWS = {
     "mappers": "errors",
     "objectives": "errors",
     "flatland": "errors",
-    "data": "errors types",
+    "data": "errors types flatland",
     "retrieval": "errors types",
     "backbones": "errors types config parameters _torchvision",
     FAMILY: "errors types config distributed metrics parameters sampling mappers objectives data retrieval flatland "

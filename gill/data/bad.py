@@ -1,0 +1,85 @@
+"""Samples that cannot be used: counted, named in a report, and capped."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from gill.errors import ConfigError, DataError
+
+REPORT_NAME = "bad_samples.jsonl"
+# The share of bad samples is judged against at least so many tries (or the whole file, if it is shorter): one broken
+# picture among the first few is no reason to stop, a wrong image folder is one within the first batches.
+_FEWEST_TRIES = 200
+
+
+@dataclass(frozen=True)
+class BadSample:
+    """One sample that was left out: `source` file, `line` from 1 (0 = none), and why."""
+
+    source: str
+    line: int
+    reason: str
+
+
+class BadSamples:
+    """The bad samples of one data set, each counted and reported once, also over restarts.
+
+    Args:
+        report: file to append to, one JSON object a line; None keeps them in memory only.
+        num_rows: size of the data set.
+        max_fraction: in [0, 1]; beyond this share of the tries, adding raises.
+
+    Raises:
+        ConfigError: `max_fraction` outside [0, 1].
+    """
+
+    def __init__(self, report: Path | None, num_rows: int, max_fraction: float) -> None:
+        if not 0 <= max_fraction <= 1:
+            raise ConfigError(f"max_bad_fraction must lie in [0, 1], got {max_fraction}")
+        self.report, self.max_fraction = report, max_fraction
+        self._fewest_tries = min(num_rows, _FEWEST_TRIES)
+        self._num_tried = 0
+        self._found: set[tuple[str, int]] = set()
+        self._reported = _places_in(report) if report is not None else set()
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def add(self, found: Iterable[BadSample], num_tried: int) -> None:
+        """Count what `num_tried` further reads found.
+
+        Raises:
+            DataError: too large a share is bad; the message names the last one.
+        """
+        self._num_tried += num_tried
+        last = None
+        for last in found:
+            self._found.add((last.source, last.line))
+            self._write(last)
+        allowed = self.max_fraction * max(self._num_tried, self._fewest_tries)
+        if last is not None and len(self) > allowed:
+            raise DataError(
+                f"{len(self)} of {max(self._num_tried, len(self))} samples are bad, more than max_bad_fraction="
+                f"{self.max_fraction:g} allows; the last: {last.reason}. Mend the data"
+                + (f" (all are listed in {self.report})" if self.report else "")
+                + ", or raise --max-bad-fraction"
+            )
+
+    def _write(self, sample: BadSample) -> None:
+        place = (sample.source, sample.line)
+        if self.report is None or place in self._reported:
+            return
+        self._reported.add(place)
+        with self.report.open("a", encoding="utf-8") as file:  # one short write: several processes may append
+            file.write(json.dumps(dataclasses.asdict(sample)) + "\n")
+
+
+def _places_in(report: Path) -> set[tuple[str, int]]:
+    if not report.is_file():
+        return set()
+    rows = [json.loads(line) for line in report.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
+    return {(row["source"], row["line"]) for row in rows}

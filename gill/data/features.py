@@ -1,0 +1,186 @@
+"""Stored image features: what a frozen vision tower says of each picture, computed once.
+
+A store is a folder: `store.json` (tower, width, dtype, rows a shard) and, for each shard, `shard-00000.npy` (float
+[rows, F], read by memory map), `shard-00000.txt` (one image name a line) and `shard-00000.json` (rows and checksums),
+which is written last: a shard without it does not exist.
+
+Shape legend: F = feature width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gill.errors import ConfigError, DataError, MissingFileError
+
+CARD_NAME = "store.json"
+DTYPES = ("float32", "float16")
+
+
+@dataclass(frozen=True)
+class StoreCard:
+    """What a store holds: features of `vision`, `width` numbers of `dtype` each, `shard_rows` names a shard."""
+
+    vision: str
+    width: int
+    dtype: str = "float32"
+    shard_rows: int = 16384
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise ConfigError(f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}")
+        if self.shard_rows < 1 or self.width < 1:
+            raise ConfigError(f"shard_rows and width must be above 0, got {self.shard_rows} and {self.width}")
+
+
+class FeatureStore:
+    """Read features by image name; checksums are verified once, when the store is opened.
+
+    Raises:
+        MissingFileError: no store there; DataError: a shard is damaged.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.card = folder, read_card(folder)
+        self._shards = sorted(path.with_suffix("") for path in folder.glob("shard-*.json"))
+        self._maps: dict[int, np.ndarray] = {}
+        self._places: dict[str, tuple[int, int]] = {}
+        for number, shard in enumerate(self._shards):
+            for row, name in enumerate(_verified_names(shard)):
+                self._places[name] = (number, row)
+        if not self._places:
+            raise DataError(f"{folder} has no finished shard; run scripts/extract_img_features.py to its end")
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._places
+
+    def read(self, name: str, place: str) -> Tensor:
+        """float32[F] feature of a picture.
+
+        Raises:
+            DataError: not in the store; the message starts with `place`.
+        """
+        if name not in self._places:
+            raise DataError(
+                f"{place}: {name} is not among the {len(self)} pictures of {self.folder}; "
+                "run scripts/extract_img_features.py again"
+            )
+        number, row = self._places[name]
+        if number not in self._maps:
+            self._maps[number] = np.load(self._shards[number].with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        return torch.from_numpy(self._maps[number][row].astype(np.float32))
+
+    def check_tower(self, vision: str) -> None:
+        """Refuse to feed features of one tower to a model of another.
+
+        Raises:
+            ConfigError: they differ.
+        """
+        if self.card.vision != vision:
+            raise ConfigError(f"{self.folder} holds features of {self.card.vision!r}, the model reads {vision!r}")
+
+
+class FeatureWriter:
+    """Write a store shard by shard; finished shards are kept, so the same call continues a stopped one.
+
+    Raises:
+        ConfigError: the folder holds a store of another tower or layout.
+    """
+
+    def __init__(self, folder: Path, card: StoreCard) -> None:
+        if (folder / CARD_NAME).is_file() and read_card(folder) != card:
+            raise ConfigError(f"{folder} was written as {read_card(folder)}, not {card}; choose another folder")
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.card = folder, card
+        _write_whole(folder / CARD_NAME, json.dumps(asdict(card), indent=2).encode() + b"\n")
+
+    def missing(self, names: Sequence[str]) -> list[tuple[int, list[str]]]:
+        """(shard number, its names) of every shard of `names` that is not finished."""
+        size = self.card.shard_rows
+        chunks = [list(names[start : start + size]) for start in range(0, len(names), size)]
+        return [(number, chunk) for number, chunk in enumerate(chunks) if not self._is_finished(number, chunk)]
+
+    def write(self, number: int, asked: Sequence[str], names: Sequence[str], features: np.ndarray) -> None:
+        """Finish a shard.
+
+        Args:
+            asked: the names it was to hold. names: those that could be read.
+            features: float[len(names), F].
+
+        Raises:
+            DataError: features that do not fit names and card.
+        """
+        if features.shape != (len(names), self.card.width):
+            raise DataError(f"features are {features.shape}, wanted {(len(names), self.card.width)}")
+        shard = self._shard(number)
+        unfinished = shard.with_name(f".{shard.name}.{os.getpid()}.npy")
+        np.save(unfinished, features.astype(self.card.dtype), allow_pickle=False)
+        unfinished.replace(shard.with_suffix(".npy"))
+        listing = "".join(f"{name}\n" for name in names).encode()
+        _write_whole(shard.with_suffix(".txt"), listing)
+        card = {"rows": len(names), "asked": _digest_names(asked), "names": hashlib.sha256(listing).hexdigest()}
+        card["features"] = _digest_file(shard.with_suffix(".npy"))
+        _write_whole(shard.with_suffix(".json"), json.dumps(card, indent=2).encode() + b"\n")
+
+    def _shard(self, number: int) -> Path:
+        return self.folder / f"shard-{number:05d}"
+
+    def _is_finished(self, number: int, asked: Sequence[str]) -> bool:
+        path = self._shard(number).with_suffix(".json")
+        return path.is_file() and json.loads(path.read_text())["asked"] == _digest_names(asked)
+
+
+def read_card(folder: Path) -> StoreCard:
+    """What the store in `folder` holds.
+
+    Raises:
+        MissingFileError: no store there; DataError: its card cannot be read.
+    """
+    path = folder / CARD_NAME
+    if not path.is_file():
+        raise MissingFileError(f"{path} is missing; build the store with scripts/extract_img_features.py")
+    try:
+        return StoreCard(**json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise DataError(f"{path} is not a store's card ({error}); build the store again") from error
+
+
+def _verified_names(shard: Path) -> list[str]:
+    card = json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))
+    listing = shard.with_suffix(".txt").read_bytes()
+    is_whole = hashlib.sha256(listing).hexdigest() == card["names"]
+    if not is_whole or _digest_file(shard.with_suffix(".npy")) != card["features"]:
+        raise DataError(
+            f"{shard}.npy or .txt differs from its checksum; remove {shard}.json and run "
+            "scripts/extract_img_features.py again"
+        )
+    return listing.decode("utf-8").splitlines()
+
+
+def _digest_names(names: Sequence[str]) -> str:
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+
+
+def _digest_file(path: Path) -> str:
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)

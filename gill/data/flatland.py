@@ -1,0 +1,106 @@
+"""The miniature world as an endless data set, drawn while it is read; no files.
+
+Captions are the papers' training data. With `contexts="mixed"` a part of the samples are interleaved contexts instead
+(stories with none or all of their pictures, dialogues of some rounds) whose paired picture is the one they lead to:
+a language model of two million parameters does not learn to read long contexts from captions alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+
+from gill.data.bad import BadSample
+from gill.data.sources import Example
+from gill.errors import UnknownNameError
+from gill.flatland.captions import caption, random_caption
+from gill.flatland.dialogues import dialogue, dialogue_text
+from gill.flatland.pictures import draw
+from gill.flatland.stories import Story, story
+from gill.flatland.world import Scene, item_rng, sample_scene
+from gill.types import CaptionRecord, Segment
+
+CONTEXTS = ("mixed", "none")
+# Shares of captions, stories and dialogues in "mixed": half of the samples are the papers' own.
+_SHARES = (0.5, 0.28, 0.22)
+STORY_FORMS = ("1cap", "5cap", "5cap4img")
+_STORY_FORM_SHARES = (0.1, 0.35, 0.55)
+# How many rounds of a dialogue are read: mostly all, since only they tell the whole picture.
+_ROUNDS = (1, 2, 5, 6, 8, 10, 10, 10)
+_NUM_INDEXED = 10**9
+
+
+class FlatlandSource:
+    """Samples of one split, number `index` always the same.
+
+    Args:
+        split: "train", "val", "test" or "novel".
+        size: how many there are; every number is made when asked for.
+        contexts: "mixed" or "none".
+
+    Raises:
+        UnknownNameError: another kind of contexts.
+    """
+
+    lengths = None  # the layout of long contexts is not the loader's business: rows are packed without pads
+
+    def __init__(self, split: str, size: int, seed: int, contexts: str = "mixed") -> None:
+        _require("contexts", contexts, CONTEXTS)
+        self.split, self.size, self.seed, self.contexts = split, size, seed, contexts
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def bad_rows(self) -> Sequence[BadSample]:
+        """None: the world is always well formed."""
+        return ()
+
+    def place(self, index: int) -> tuple[str, int]:
+        """Where a sample comes from, for messages."""
+        return f"flatland/{self.split}", index + 1
+
+    def read(self, index: int) -> Example:
+        """One sample."""
+        rng = item_rng(self.seed, self.split, "sample", index)
+        kind = rng.choices(("caption", "story", "dialogue"), _SHARES)[0] if self.contexts == "mixed" else "caption"
+        if kind == "caption":
+            scene = sample_scene(rng, self.split)
+            return self._example(index, scene, random_caption(rng, scene), ())
+        scene, context = self._story(rng) if kind == "story" else self._dialogue(rng)
+        return self._example(index, scene, caption(scene), context)
+
+    def _story(self, rng: Random) -> tuple[Scene, tuple[Segment, ...]]:
+        told = story(self.split, rng.randrange(_NUM_INDEXED), self.seed)
+        return told.scenes[-1], story_context(told, rng.choices(STORY_FORMS, _STORY_FORM_SHARES)[0])
+
+    def _dialogue(self, rng: Random) -> tuple[Scene, tuple[Segment, ...]]:
+        asked = dialogue(self.split, rng.randrange(_NUM_INDEXED), self.seed)
+        return asked.scene, (Segment(text=dialogue_text(asked.rounds[: rng.choice(_ROUNDS)])),)
+
+    def _example(self, index: int, scene: Scene, words: str, context: tuple[Segment, ...]) -> Example:
+        source, line = self.place(index)
+        record = CaptionRecord(words, Path(f"{source}/{index}.png"), context, source, line)
+        return Example(record, draw(scene), tuple(part.image for part in context if part.image is not None))
+
+
+def story_context(told: Story, form: str) -> tuple[Segment, ...]:
+    """What is read before the last picture: one text, all texts, or all texts and the earlier pictures.
+
+    Raises:
+        UnknownNameError: `form` is none of `STORY_FORMS`.
+    """
+    _require("story form", form, STORY_FORMS)
+    if form == "1cap":
+        return (Segment(text=told.texts[-1]),)
+    if form == "5cap":
+        return (Segment(text=" ".join(told.texts)),)
+    pairs = zip(told.texts[:-1], told.scenes[:-1], strict=True)
+    before = [part for text, scene in pairs for part in (Segment(text=text), Segment(image=draw(scene)))]
+    return (*before, Segment(text=told.texts[-1]))
+
+
+def _require(what: str, name: str, known: Sequence[str]) -> None:
+    if name not in known:
+        raise UnknownNameError(f"unknown {what} {name!r}; known: {', '.join(known)}")

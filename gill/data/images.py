@@ -1,0 +1,59 @@
+"""Picture files: found by name, opened with limits, always RGB."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from gill.errors import DataError, MissingFileError
+
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
+MAX_PIXELS = 64_000_000  # a picture larger than 8000 x 8000 is a mistake or an attack, not an illustration
+
+
+def find_image(folder: Path, name: str, place: str) -> Path:
+    """The file of a picture whose name may lack its extension.
+
+    Args:
+        place: file and line that ask for it, for the message.
+
+    Raises:
+        MissingFileError: none of the candidates is there.
+    """
+    path = folder / name
+    if path.is_file():
+        return path
+    for extension in EXTENSIONS:
+        candidate = path.with_name(path.name + extension)
+        if candidate.is_file():
+            return candidate
+    raise MissingFileError(
+        f"{place}: no picture {path}, nor with {', '.join(EXTENSIONS)}; put it there or set --image-dir"
+    )
+
+
+def open_image(path: Path, place: str) -> Image.Image:
+    """A decoded RGB picture.
+
+    Raises:
+        DataError: not a picture, truncated, or larger than `MAX_PIXELS`.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.width * image.height > MAX_PIXELS:
+                    raise DataError(_too_large(path, place, f"{image.width} x {image.height} pixels"))
+                return image.convert("RGB")
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(_too_large(path, place, "too many pixels")) from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{place}: {path} is no picture that can be read; replace it or remove the row") from error
+    except (OSError, SyntaxError, EOFError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        raise DataError(f"{place}: {path} is damaged or cut short ({error}); copy it again") from error
+
+
+def _too_large(path: Path, place: str, size: str) -> str:
+    return f"{place}: {path} has {size}, at most {MAX_PIXELS} are read; shrink it"
