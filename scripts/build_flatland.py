@@ -66,7 +66,8 @@ def build_stage(stage: str, context: BuildContext) -> None:
     """Run one stage unless it is finished, and note in WORK/STAGE/done.json what it took.
 
     Raises:
-        ConfigError: if the stage was finished with another seed or scale, or an earlier stage is missing.
+        ConfigError: if the stage was finished with another seed or scale, an earlier stage is missing, or the output
+            folder holds something else.
     """
     done = context.work / stage / "done.json"
     asked = {"seed": context.seed, "scale": context.scale}
@@ -76,15 +77,17 @@ def build_stage(stage: str, context: BuildContext) -> None:
             raise ConfigError(f"{done} is from another build ({found}); choose another --work or remove it")
         logger.info("%s: finished earlier", stage)
         return
+    _check_out(context.out)
+    _check_earlier(stage, context)
     done.parent.mkdir(parents=True, exist_ok=True)
     context.out.mkdir(parents=True, exist_ok=True)
-    _check_earlier(stage, context)
     began = time.monotonic()
     report = importlib.import_module(f"scripts.flatland.{stage}").build(context)
     write_json(done, asked | report | {"wall_seconds_of_last_run": round(time.monotonic() - began, 1)})
     logger.info("%s: %s", stage, json.dumps(report))
 
 
+OUT_NAMES = {"language", "clip", "diffusion", "README.md"}
 NEEDS = {
     "tokenizers": (),
     "language": ("language/tokenizer.json",),
@@ -92,6 +95,15 @@ NEEDS = {
     "vae": (),
     "diffusion": ("diffusion/vae/config.json", "diffusion/text_encoder/config.json", "diffusion/tokenizer"),
 }
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that holds anything but parts."""
+    strangers = {path.name for path in out.iterdir()} - OUT_NAMES if out.is_dir() else set()
+    if strangers or (out.exists() and not out.is_dir()):
+        raise ConfigError(
+            f"--out {out} holds something else ({', '.join(sorted(strangers)) or 'a file'}); choose another"
+        )
 
 
 def _check_earlier(stage: str, context: BuildContext) -> None:

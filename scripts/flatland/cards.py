@@ -81,7 +81,7 @@ def _card(
         "",
         what,
         "",
-        "- **Data**: Flatland, split `train`, made from the seed (`gill/flatland`); `val`, `test` and `novel` not seen.",
+        "- **Data**: Flatland, split `train`, made from the seed; `val`, `test` and `novel` were not seen.",
         f"- **Made by**: `python scripts/build_flatland.py --stages {' '.join(notes)}` with seed {seeds}.",
         f"- **Cost**: {cost} of training on shared CPU cores, float32.",
         "- **Stored**: float16 safetensors. Load with `dtype=torch.float32` on a CPU.",

@@ -1,9 +1,12 @@
 """Stage `clip`: a CLIPModel trained on pictures and captions with hard negatives.
 
 Half of a batch are neighbours that differ from another item in one fact (a colour, a shape, a size, a cell, two colours
-exchanged), so that the embedding must hold every fact. Two read-out heads, thrown away afterwards, ask the pooled
-picture vector and the caption's token states for the contents of each cell: the vector is what the language model will
-see of a picture, and the token states are what the diffusion model is conditioned on.
+exchanged), so that the embedding must hold every fact. Read-out heads, thrown away afterwards, ask the pooled picture
+vector and the caption's token states for the contents of each cell: the vector is what the language model will see of
+a picture, and the token states are what the diffusion model is conditioned on.
+
+Retrieval is near perfect long before the pooled vector tells shapes (the other facts identify a picture), so a second
+phase locks the text tower and trains the vision tower on, with a linear read-out (LiT, arXiv:2111.07991).
 """
 
 from dataclasses import replace
@@ -34,10 +37,14 @@ from gill.flatland.world import (
 from scripts.flatland.common import BuildContext, Training, half_on_cpu, to_pixels
 
 STEPS, BATCH, LEARNING_RATE = 700, 192, 1e-3
+VISION_STEPS = 700
 WARMUP = 60
 EASY_STEPS = 100
 WIDTH, HEADS, TEXT_LAYERS, VISION_LAYERS, PROJECTION = 192, 6, 3, 4, 128
 READ_OUT_WEIGHT = 0.5
+MAX_LOGIT_SCALE = 4.6052  # ln 100, as in CLIP
+# Classes of each fact, in the order of `facts_of`; 0 is "nothing here".
+FACT_SIZES = [len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1] * len(CELLS) + [len(PLACES)]
 
 
 def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
@@ -120,16 +127,43 @@ class ClipTrainer(nn.Module):
         """
         vision = self.clip.vision_model(pixel_values=pixels).pooler_output
         text = self.clip.text_model(input_ids=tokens)
-        image_BE = F.normalize(self.clip.visual_projection(vision), dim=-1)
-        text_BE = F.normalize(self.clip.text_projection(text.pooler_output), dim=-1)
-        logits_BB = self.clip.logit_scale.clamp(max=4.6052).exp() * text_BE @ image_BE.T
-        logits_BB = logits_BB.masked_fill(same, -1e4)
-        pair_B = torch.arange(len(tokens), device=tokens.device)
-        contrast = (F.cross_entropy(logits_BB, pair_B) + F.cross_entropy(logits_BB.T, pair_B)) / 2
+        text_BE, image_BE = self.clip.text_projection(text.pooler_output), self.clip.visual_projection(vision)
+        contrast = contrastive(self.clip, text_BE, image_BE, same)
         see = self.vision_read_out.loss(self.views(vision).unflatten(1, (8, WIDTH)), facts)
         read = self.text_read_out.loss(text.last_hidden_state, facts)
         loss = contrast + READ_OUT_WEIGHT * (see + read)
         return {"loss": loss, "contrast": contrast, "read_picture": see, "read_caption": read}
+
+
+class VisionTrainer(nn.Module):
+    """The second phase: CLIP with its text side locked, and a linear head on the pooled picture vector."""
+
+    def __init__(self, clip: CLIPModel) -> None:
+        super().__init__()
+        self.clip = clip
+        for part in (clip.text_model, clip.text_projection):
+            part.requires_grad_(False)
+        clip.logit_scale.requires_grad_(False)
+        self.head = nn.Linear(WIDTH, sum(FACT_SIZES))
+
+    def forward(self, pixels: Tensor, tokens: Tensor, same: Tensor, facts: Tensor) -> dict[str, Tensor]:
+        """InfoNCE against the locked captions plus the mean cross entropy of the 13 facts."""
+        vision = self.clip.vision_model(pixel_values=pixels).pooler_output
+        with torch.no_grad():
+            text = self.clip.text_projection(self.clip.text_model(input_ids=tokens).pooler_output)
+        contrast = contrastive(self.clip, text, self.clip.visual_projection(vision), same)
+        logits = self.head(vision).split(FACT_SIZES, dim=1)
+        see = sum(F.cross_entropy(each, facts[:, index]) for index, each in enumerate(logits)) / len(FACT_SIZES)
+        return {"loss": contrast + see, "contrast": contrast, "read_picture": see}
+
+
+def contrastive(clip: CLIPModel, text_BE: Tensor, image_BE: Tensor, same: Tensor) -> Tensor:
+    """Symmetric InfoNCE of projected captions and pictures; items of the same content are no negatives."""
+    text_BE, image_BE = F.normalize(text_BE, dim=-1), F.normalize(image_BE, dim=-1)
+    logits_BB = clip.logit_scale.clamp(max=MAX_LOGIT_SCALE).exp() * text_BE @ image_BE.T
+    logits_BB = logits_BB.masked_fill(same, -1e4)
+    pair_B = torch.arange(len(text_BE), device=text_BE.device)
+    return (F.cross_entropy(logits_BB, pair_B) + F.cross_entropy(logits_BB.T, pair_B)) / 2
 
 
 def facts_of(scene: Scene) -> list[int]:
@@ -199,24 +233,36 @@ def batch(tokenizer: CLIPTokenizer, seed: int, step: int, device: torch.device) 
 
 
 def build(context: BuildContext) -> dict[str, float]:
-    """Train, and write `clip`, and its text tower as `diffusion/text_encoder`."""
+    """Train both towers, then the vision tower alone; write `clip`, and its text tower for the diffusion model."""
     torch.manual_seed(context.seed)
     tokenizer = CLIPTokenizer.from_pretrained(context.out / "clip")
     trainer = ClipTrainer(new_clip(tokenizer)).to(context.device)
-    training = Training(
-        "clip",
+    first = _training("clip", trainer, tokenizer, context, STEPS, 0)
+    torch.manual_seed(context.seed)
+    vision_trainer = VisionTrainer(first.run(context).clip).to(context.device)
+    second = _training("clip_vision", vision_trainer, tokenizer, context, VISION_STEPS, STEPS)
+    half_on_cpu(second.run(context).eval().clip).save_pretrained(context.out / "clip")
+    image_processor().save_pretrained(context.out / "clip")
+    text_encoder = CLIPTextModel.from_pretrained(context.out / "clip", dtype=torch.float16)
+    text_encoder.save_pretrained(context.out / "diffusion" / "text_encoder")
+    return {
+        "steps": first.steps,
+        "vision_steps": second.steps,
+        "batch": BATCH,
+        "seconds": first.seconds + second.seconds,
+    }
+
+
+def _training(
+    name: str, trainer: nn.Module, tokenizer: CLIPTokenizer, context: BuildContext, steps: int, first_batch: int
+) -> Training:
+    return Training(
+        name,
         trainer,
-        lambda step: trainer(*batch(tokenizer, context.seed, step, context.device)),
-        context.steps(STEPS),
+        lambda step: trainer(*batch(tokenizer, context.seed, first_batch + step, context.device)),
+        context.steps(steps),
         LEARNING_RATE,
         weight_decay=0.02,
         warmup=WARMUP,
         ema_decay=0.98,
     )
-    clip = half_on_cpu(training.run(context).eval().clip)
-    clip.save_pretrained(context.out / "clip")
-    image_processor().save_pretrained(context.out / "clip")
-    CLIPTextModel.from_pretrained(context.out / "clip", dtype=torch.float16).save_pretrained(
-        context.out / "diffusion" / "text_encoder"
-    )
-    return {"steps": training.steps, "batch": BATCH, "seconds": training.seconds}

@@ -16,8 +16,8 @@ from gill.flatland.stories import story
 from gill.flatland.world import COLOURS, item_rng
 from scripts.flatland.common import BuildContext, Training, half_on_cpu
 
-STEPS, BATCH, LEARNING_RATE = 6000, 32, 2e-3
-REPEAT_ONLY_SHARE = 0.15
+STEPS, BATCH, LEARNING_RATE = 3200, 32, 2e-3
+REPEAT_ONLY_SHARE = 0.28
 REPEATS_AFTERWARDS = 0.1
 LATE_START_SHARE = 0.25
 MAX_POSITIONS = 512

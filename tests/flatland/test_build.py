@@ -155,6 +155,21 @@ def test_evaluating_without_parts_says_what_to_run(tmp_path, capsys):
     assert "run scripts/build_flatland.py first" in capsys.readouterr().err
 
 
+def test_a_folder_that_holds_something_else_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("mine")
+    folders = ["--out", str(tmp_path), "--work", str(tmp_path / "work")]
+    assert build_flatland.main([*folders, "--stages", "tokenizers"]) == 2
+    assert "holds something else (thesis.txt)" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_work_folder_that_cannot_be_written_is_named(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    folders = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "file" / "work")]
+    assert build_flatland.main([*folders, "--stages", "tokenizers"]) == 2
+    assert "file/work" in capsys.readouterr().err
+
+
 def test_json_is_written_whole(tmp_path):
     write_json(tmp_path / "a.json", {"x": 1})
     assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
