@@ -11,6 +11,8 @@ import argparse
 import dataclasses
 import json
 import pickle
+import struct
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,18 @@ _FROMAGE_NAMES = {
     "img_tokens.input_rows": "ret_input_embeddings.weight",
     "retrieval_heads.text.": "model.text_hidden_fcs.0.0.",
 }
+# what torch's restricted unpickler raises for forbidden or malformed content
+_UNREADABLE = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    AssertionError,
+    TypeError,
+    struct.error,
+)
 _FROZEN_PREFIXES = ("model.lm.", "model.visual_model.")  # left in by unpruned checkpoints
 
 
@@ -215,10 +229,11 @@ def load_tensors_only(path: Path) -> Any:
     if not path.is_file():
         raise MissingCheckpointError(f"{path} is missing")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: what cannot be read is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except _UNREADABLE as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{path} cannot be read without executing code in it, or is damaged: {reason}") from error
 
 
