@@ -6,6 +6,7 @@ in validation nothing is ever replaced, since the score would be that of another
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -115,15 +116,22 @@ def training_steps(
     """
     share.check(order.batch_size, pair_probability > 0)
     dataset = _Steps(source, encoder, order, share, pair_probability)
-    yield from DataLoader(dataset, batch_size=None, sampler=steps, num_workers=num_workers)
+    yield from DataLoader(
+        dataset, batch_size=None, sampler=steps, num_workers=num_workers, worker_init_fn=_ignore_signals
+    )
 
 
 def validation_batches(
-    source: Source, encoder: SampleEncoder, rows: range, batch_size: int, num_workers: int = 0
+    source: Source, encoder: SampleEncoder, rows: Sequence[int], batch_size: int, num_workers: int = 0
 ) -> Iterator[tuple[Batch | None, list[BadSample]]]:
-    """Batches over `rows` in order, what was bad left out; a batch with nothing good is None."""
+    """Batches of so many of `rows` in order, what was bad left out; a batch with nothing good is None."""
     loader = DataLoader(
-        _Rows(source, encoder), batch_size=batch_size, sampler=rows, num_workers=num_workers, collate_fn=list
+        _Rows(source, encoder),
+        batch_size=batch_size,
+        sampler=rows,
+        num_workers=num_workers,
+        collate_fn=list,
+        worker_init_fn=_ignore_signals,
     )
     for read in loader:
         samples = [item for item in read if isinstance(item, Sample)]
@@ -131,6 +139,12 @@ def validation_batches(
             Batch.from_samples(samples) if samples else None,
             [item for item in read if isinstance(item, BadSample)],
         )
+
+
+def _ignore_signals(_: int) -> None:
+    """Let the training process decide when to stop: a signal to the whole group must not kill its readers first."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _read(source: Source, encoder: SampleEncoder, index: int) -> Sample | BadSample:

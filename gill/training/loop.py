@@ -1,0 +1,251 @@
+"""The training loop: read, step, log, validate, save, for any task.
+
+A run is a function of its settings. It can be killed at any moment: started again, it continues from its newest
+checkpoint and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+from types import FrameType
+
+import torch
+from tqdm import tqdm
+
+from gill.config import Recipe
+from gill.data import REPORT_NAME, BadSamples, BatchOrder, Share, Source, training_steps
+from gill.distributed import World, any_process, barrier, broadcast_parameters
+from gill.parameters import parameter_table
+from gill.training.checkpoint import Checkpoints, ModelFiles, Progress
+from gill.training.panels import validation_panel
+from gill.training.runlog import RunLog, parameter_text
+from gill.training.settings import RunSettings
+from gill.training.step import LoopTask, build_optimizer, forward_backward, trainable, update
+from gill.training.validation import Illustrator, Validation, Validator
+from gill.types import SampleEncoder
+
+# What decides which weights are the best: the original's choice first, for families without retrieval the loss.
+_BEST_BY = "t2i_r@1"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything a training needs.
+
+    Attributes:
+        folder: of the run. files: how the model is saved and read back.
+        resume_from: a checkpoint folder to start from instead of the run's own newest one.
+        illustrator: for captions and drawn pictures in validation; None shows neither.
+    """
+
+    task: LoopTask
+    encoder: SampleEncoder
+    train: Source
+    val: Source
+    recipe: Recipe
+    run: RunSettings
+    folder: Path
+    files: ModelFiles
+    world: World
+    device: torch.device
+    resume_from: Path | None = None
+    illustrator: Illustrator | None = None
+
+
+class Outcome(Enum):
+    """How a call of `fit` ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"  # by a signal, after saving
+    NOTHING_LEFT = "nothing left"  # the run was complete already
+
+
+def fit(job: Job) -> Outcome:
+    """Train until the recipe's last step, or until a signal.
+
+    Raises:
+        ConfigError: settings that cannot work; DataError: data that cannot be used; TrainingError: a loss that is not
+        finite; CheckpointError: a checkpoint that does not fit.
+    """
+    return _Run(job).train()
+
+
+def evaluate(job: Job) -> dict[str, float]:
+    """Score the validation set with the newest checkpoint's weights (the task's own, without one); writes no log."""
+    return _Run(job).score().scores
+
+
+def preview(job: Job) -> str:
+    """What a run would do, in words: data, schedule, parameters and the shapes of its first step; nothing is run."""
+    recipe, share = job.recipe, Share(job.world.rank, job.world.size, job.run.num_micro_batches)
+    order = BatchOrder(len(job.train), recipe.batch_size, job.run.seed, job.train.lengths)
+    first = next(training_steps(job.train, job.encoder, order, share, range(1), recipe.pair_probability))
+    shapes = [f"texts {tuple(batch.text_ids.shape)}, pictures {tuple(batch.images.shape)}" for batch in first.batches]
+    return "\n".join(
+        [
+            f"training rows {len(job.train):,}, validation rows {len(job.val):,}",
+            f"{recipe.num_epochs} epochs of {recipe.steps_per_epoch} steps of {recipe.batch_size} pairs, {job.device}",
+            f"first step of process {job.world.rank}: {'; '.join(shapes)}; {len(first.bad)} bad samples",
+            parameter_text(parameter_table(job.task)),
+        ]
+    )
+
+
+class _Run:
+    """A run in progress."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.names = [name for name, _ in trainable(job.task)]
+        self.optimizer = build_optimizer(job.task, job.recipe)
+        self.checkpoints = Checkpoints(job.folder, job.files)
+        self.progress = self._start()
+        self.total_steps = job.recipe.num_epochs * job.recipe.steps_per_epoch
+        self.bad_train, self.bad_val = self._bad_samples(job.train), self._bad_samples(job.val)
+        run = job.run
+        self.validator = Validator(
+            job.val, job.encoder, run.val_batch_size, run.val_steps, run.num_captions, run.num_workers
+        )
+        self.log: RunLog | None = None
+
+    def train(self) -> Outcome:
+        """All steps that are left."""
+        if self.progress.step >= self.total_steps:
+            if not (self.job.folder / "model").exists():
+                self._export("model")
+            return Outcome.NOTHING_LEFT
+        self.log = RunLog(self.job.folder, self.progress.step) if self.job.world.is_main else None
+        if self.progress.step == 0:
+            self._validate()
+        with _stop_signals() as stop, self._bar() as bar:
+            for done in self._steps(bar):
+                is_epoch_end = done % self.job.recipe.steps_per_epoch == 0
+                if is_epoch_end:
+                    self._note_best(self._validate())
+                is_stopped = any_process(stop.is_set, self.job.device)
+                if is_epoch_end or is_stopped or done % self.job.run.save_freq == 0:
+                    self._save()
+                if is_stopped and done < self.total_steps:
+                    return self._end(Outcome.STOPPED)
+        self._export("model")
+        return self._end(Outcome.FINISHED)
+
+    def score(self) -> Validation:
+        """Score the validation set with the current weights."""
+        job = self.job
+        return self.validator.run(job.task, job.world, job.device, self.bad_val, job.illustrator)
+
+    def _validate(self) -> Validation:
+        job, step = self.job, self.progress.step
+        result = self.score()
+        if self.log is not None:
+            self.log.write(step, {f"val/{name}": score for name, score in result.scores.items()})
+            panel = validation_panel(result, job.val, job.illustrator, job.run.num_panels, job.run.seed)
+            if panel is not None:
+                self.log.picture(step, "panel", panel)
+        barrier()
+        return result
+
+    def _start(self) -> Progress:
+        job = self.job
+        newest = self.checkpoints.newest() or job.resume_from
+        if newest is not None:
+            return self.checkpoints.load(newest, self.names, self.optimizer)
+        broadcast_parameters([parameter for _, parameter in trainable(job.task)])
+        return Progress(step=job.run.start_epoch * job.recipe.steps_per_epoch)
+
+    def _bad_samples(self, source: Source) -> BadSamples:
+        bad = BadSamples(self.job.folder / REPORT_NAME, len(source), self.job.run.max_bad_fraction)
+        bad.add(source.bad_rows, num_tried=len(source.bad_rows))
+        return bad
+
+    def _steps(self, bar: tqdm) -> Iterator[int]:
+        """Carry out one optimiser step after the other; yields the number of steps done."""
+        job, recipe = self.job, self.job.recipe
+        order = BatchOrder(len(job.train), recipe.batch_size, job.run.seed, job.train.lengths)
+        share = Share(job.world.rank, job.world.size, job.run.num_micro_batches)
+        steps = range(self.progress.step, self.total_steps)
+        job.task.train()
+        read = training_steps(job.train, job.encoder, order, share, steps, recipe.pair_probability, job.run.num_workers)
+        for part in read:
+            self.bad_train.add(part.bad, part.num_tried)
+            torch.manual_seed((job.run.seed << 32) + part.step)  # dropout is a function of the step
+            values = forward_backward(job.task, part.batches, share, recipe.batch_size, job.device)
+            extra = update(job.task, self.optimizer, recipe, part.step, values)
+            self.progress = replace(self.progress, step=part.step + 1)
+            self._show(bar, {f"train/{name}": value for name, value in {**values, **extra}.items()})
+            yield part.step + 1
+
+    def _show(self, bar: tqdm, row: dict[str, float]) -> None:
+        bar.update()
+        if self.log is None or self.progress.step % self.job.run.print_freq:
+            return
+        speed = (bar.format_dict["rate"] or 0) * self.job.recipe.batch_size
+        bar.set_postfix({"loss": f"{row['train/loss']:.3f}", "images/s": f"{speed:.1f}", "bad": len(self.bad_train)})
+        self.log.write(self.progress.step, row)
+        self.log.watch(self.progress.step, {"speed/images_per_second": speed})
+
+    def _bar(self) -> tqdm:
+        is_quiet = not self.job.world.is_main
+        return tqdm(
+            total=self.total_steps,
+            initial=self.progress.step,
+            desc="train",
+            unit="step",
+            disable=is_quiet,
+            smoothing=0.1,
+        )
+
+    def _note_best(self, result: Validation) -> None:
+        score = result.scores.get(_BEST_BY, -result.scores["loss"])
+        if self.progress.best_step < 0 or score > self.progress.best_score:
+            self.progress = replace(self.progress, best_score=score, best_step=self.progress.step)
+            self._export("best")
+
+    def _export(self, name: str) -> None:
+        if self.job.world.is_main:
+            self.checkpoints.export(name)
+
+    def _save(self) -> None:
+        if self.job.world.is_main:
+            self.checkpoints.save(self.progress, self.names, self.optimizer)
+        barrier()
+
+    def _end(self, outcome: Outcome) -> Outcome:
+        if self.log is not None:
+            self.log.close()
+        return outcome
+
+
+class _Stop:
+    """Whether a signal has asked the run to save and stop; the same one again ends it at once."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+
+    @property
+    def is_set(self) -> bool:
+        """Whether any has come."""
+        return bool(self._seen)
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if number in self._seen:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self._seen.add(number)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    stop = _Stop()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,50 @@
+"""How a run is carried out, apart from the model and its recipe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gill.config import require_in_range
+from gill.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """One run.
+
+    Attributes:
+        seed: of everything random; the same seed gives the same run.
+        num_micro_batches: shares a process cuts its part of each batch into; same result, less memory.
+        num_workers: loader processes for each training process.
+        print_freq: a row of `metrics.jsonl` every so many steps.
+        save_freq: a checkpoint every so many steps, beside those at the end of each epoch.
+        val_batch_size: pairs of a validation batch.
+        val_steps: validation batches; -1 reads the whole set.
+        num_captions: validation pictures that are captioned in words, for BLEU.
+        num_panels: rows of the picture panel of each validation.
+        max_bad_fraction: share of bad samples beyond which the run stops.
+        start_epoch: the schedule starts there, as after a restart by hand.
+        input_prompt: what a picture is followed by when it is described in validation.
+    """
+
+    seed: int = 0
+    num_micro_batches: int = 1
+    num_workers: int = 0
+    print_freq: int = 10
+    save_freq: int = 500
+    val_batch_size: int = 64
+    val_steps: int = -1
+    num_captions: int = 64
+    num_panels: int = 8
+    max_bad_fraction: float = 0.01
+    start_epoch: int = 0
+    input_prompt: str = "A picture of"
+
+    def __post_init__(self) -> None:
+        require_in_range("max_bad_fraction", self.max_bad_fraction, 0, 1)
+        for name in ("num_micro_batches", "print_freq", "save_freq", "val_batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("num_workers", "num_captions", "num_panels", "start_epoch", "seed"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")

@@ -1,0 +1,120 @@
+"""One optimiser step over any number of processes and micro-batches, exact for all of them.
+
+Each share's loss is divided by the whole batch's counts, so gradients add up instead of being averaged. In-batch
+negatives are the whole batch's: with one micro-batch they are gathered inside the task's own forward; with several, the
+retrieval rows of all are computed first, without gradient.
+
+Shape legend: N = rows of the whole step, E = retrieval width.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gill.config import Recipe
+from gill.data import Share
+from gill.distributed import gather_rows, sum_counts, sum_gradients
+from gill.errors import TrainingError
+from gill.types import Batch, TrainingTask, WholeBatch
+
+
+class LoopTask(TrainingTask, Protocol):
+    """What the loop needs of a task beside its losses; every `nn.Module` with a `gather` has it."""
+
+    gather: Callable[[Tensor], tuple[Tensor, int]] | None
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters, frozen ones included."""
+        ...
+
+    def train(self, mode: bool = True) -> object:
+        """Turn dropout on or off."""
+        ...
+
+
+def forward_backward(
+    task: LoopTask, batches: Sequence[Batch], share: Share, batch_size: int, device: torch.device
+) -> dict[str, float]:
+    """Add this process's gradients, and those of the others, to the parameters.
+
+    Args:
+        batches: this process's micro-batches, in order.
+        batch_size: N.
+
+    Returns:
+        The whole step's loss ("loss") and its parts by objective.
+    """
+    batches = [batch.to(device) for batch in batches]
+    counts = Counter[str]()  # `update` and not `+`, which drops what is zero here but not elsewhere
+    for batch in batches:
+        counts.update(task.label_counts(batch))
+    label_counts = {name: int(count) for name, count in sum_counts(counts, device).items()}
+    is_gathered_inside = len(batches) == 1
+    task.gather = gather_rows if is_gathered_inside and share.num_processes > 1 else None
+    whole = WholeBatch(batch_size, label_counts)
+    if not is_gathered_inside:
+        whole = _with_embeddings(task, batches, whole)
+    values = Counter[str]()
+    for batch, part in zip(batches, share.slices(batch_size), strict=True):
+        losses = task(dataclasses.replace(batch, whole=dataclasses.replace(whole, first_row=part.start)))
+        losses.total.backward()
+        values.update({"loss": losses.total.item(), **{name: value.item() for name, value in losses.parts.items()}})
+    sum_gradients([parameter for _, parameter in trainable(task)])
+    return sum_counts(values, device)
+
+
+def update(
+    task: LoopTask, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, values: dict[str, float]
+) -> dict[str, float]:
+    """Clip, step, and what the recipe does afterwards; returns learning rate and gradient norm.
+
+    Raises:
+        TrainingError: loss or gradient is not finite.
+    """
+    parameters = [parameter for _, parameter in trainable(task)]
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, recipe.grad_clip))
+    if not math.isfinite(norm) or not math.isfinite(values["loss"]):
+        raise TrainingError(
+            f"step {step + 1}: loss {values['loss']}, gradient norm {norm}; lower the learning rate, or look at the "
+            "samples of this step (the last checkpoint is from before it)"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.learning_rate * recipe.learning_rate_factor(step)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    task.after_update()
+    return {"learning_rate": optimizer.param_groups[0]["lr"], "grad_norm": norm}
+
+
+def build_optimizer(task: LoopTask, recipe: Recipe) -> torch.optim.AdamW:
+    """AdamW over what trains and nothing else."""
+    return torch.optim.AdamW(
+        [parameter for _, parameter in trainable(task)],
+        lr=recipe.learning_rate,
+        betas=(recipe.betas[0], recipe.betas[1]),
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+    )
+
+
+def trainable(task: LoopTask) -> list[tuple[str, nn.Parameter]]:
+    """(name, parameter) of what trains, in the order of the modules."""
+    return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
+
+
+def _with_embeddings(task: LoopTask, batches: Sequence[Batch], whole: WholeBatch) -> WholeBatch:
+    """The whole step's retrieval rows, for a family that has any."""
+    rows = [task.embed(batch) for batch in batches]
+    given = [each for each in rows if each is not None]
+    if not given:
+        return whole
+    text_NE, _ = gather_rows(torch.cat([each.text for each in given]))
+    image_NE, _ = gather_rows(torch.cat([each.image for each in given]))
+    return dataclasses.replace(whole, text_embeddings=text_NE, image_embeddings=image_NE)
