@@ -19,11 +19,12 @@ import multiprocessing
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, cast
 
 from gill._torchvision import define_missing_torchvision_ops
 
@@ -92,7 +93,9 @@ def _train(command: Command, job: Job) -> int:
     if job.world.is_main:
         claim_folder(job.folder, command.to_json())
         describe_environment(job.folder, [sys.executable, *sys.argv], REPOSITORY)
-        (job.folder / "parameters.txt").write_text(parameter_text(parameter_table(job.task)), encoding="utf-8")
+        (job.folder / "parameters.txt").write_text(
+            parameter_text(parameter_table(cast(torch.nn.Module, job.task))), encoding="utf-8"
+        )
     barrier()
     outcome = fit(job)
     _say(
@@ -114,13 +117,13 @@ def _build(command: Command, world: World) -> Job:
         command.recipe.batch_size, command.recipe.pair_probability > 0
     )
     shape = _stored_shape(command.model)
-    sources = [
+    train, val = (
         open_source(command.data, split, command.run.seed, command.model.vision, shape) for split in ("train", "val")
-    ]
-    build = find_family(command.family).build
+    )
+    build: Callable[..., Any] = find_family(command.family).build
     task, encoder = build(command.model, device, command.recipe.max_tokens, command.run.seed)
     _check_image_size(command, task)
-    job = Job(task, encoder, *sources, command.recipe, command.run, Path(command.folder), _files(task), world, device)
+    job = Job(task, encoder, train, val, command.recipe, command.run, Path(command.folder), _files(task), world, device)
     return replace(job, resume_from=_resume_from(command, job.folder))
 
 

@@ -75,7 +75,8 @@ class _Steps(Dataset[StepShare]):
         self.pair_probability = pair_probability
 
     def __getitem__(self, step: int) -> StepShare:
-        rows, bad, batches = self.order.rows(step), [], []
+        rows, batches = self.order.rows(step), []
+        bad: list[BadSample] = []
         is_paired = is_paired_step(self.order.seed, step, self.pair_probability)
         for part in self.share.slices(len(rows)):
             samples = []

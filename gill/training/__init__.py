@@ -1,7 +1,7 @@
 """Training of any family: optimiser step, loop, validation, checkpoints and the record of a run."""
 
 from gill.training.checkpoint import Checkpoints, ModelFiles, Progress
-from gill.training.datasets import FLATLAND, DataSettings, open_source
+from gill.training.datasets import FLATLAND, DataSettings, find_table, open_source
 from gill.training.flags import Command, Launch, parse_command
 from gill.training.loop import Job, Outcome, evaluate, fit, preview
 from gill.training.panels import PanelRow, draw_panel, validation_panel
@@ -32,6 +32,7 @@ __all__ = [
     "describe_environment",
     "draw_panel",
     "evaluate",
+    "find_table",
     "fit",
     "forward_backward",
     "open_source",

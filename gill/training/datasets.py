@@ -64,7 +64,7 @@ def open_source(data: DataSettings, split: str, seed: int, vision: str, target_s
         table, folder = Path(data.dataset_dir) / f"{name}_{split}.tsv", folder / name / _FOLDERS[split]
     features = _open_features(data, split, vision)
     targets = None if target_shape is None else TargetFolder(folder / TARGET_FOLDER_NAME, target_shape)
-    return CaptionFile(CaptionTable(_found(table)), folder, features, targets)
+    return CaptionFile(CaptionTable(find_table(table)), folder, features, targets)
 
 
 def _open_flatland(data: DataSettings, split: str, seed: int, target_shape: tuple[int, int] | None) -> Source:
@@ -85,7 +85,7 @@ def _open_features(data: DataSettings, split: str, vision: str) -> FeatureStore 
     return store
 
 
-def _found(path: Path) -> Path:
+def find_table(path: Path) -> Path:
     """The path itself, or, where `datasets/` is missing, the same below `dataset/`, as the original's README has it."""
     if path.exists() or "datasets" not in path.parts:
         return path

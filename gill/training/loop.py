@@ -13,8 +13,10 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import FrameType
+from typing import cast
 
 import torch
+from torch import nn
 from tqdm import tqdm
 
 from gill.config import Recipe
@@ -91,7 +93,7 @@ def preview(job: Job) -> str:
             f"training rows {len(job.train):,}, validation rows {len(job.val):,}",
             f"{recipe.num_epochs} epochs of {recipe.steps_per_epoch} steps of {recipe.batch_size} pairs, {job.device}",
             f"first step of process {job.world.rank}: {'; '.join(shapes)}; {len(first.bad)} bad samples",
-            parameter_text(parameter_table(job.task)),
+            parameter_text(parameter_table(cast(nn.Module, job.task))),
         ]
     )
 

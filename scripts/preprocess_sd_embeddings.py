@@ -1,0 +1,85 @@
+"""Store what a diffusion model's text encoder makes of every caption: the conditioning targets, as the original did.
+
+    python scripts/preprocess_sd_embeddings.py dataset/cc3m_val.tsv data/cc3m/validation/clip_embs \\
+        --diffusion-model runwayml/stable-diffusion-v1-5
+
+One `<image name>.npy` of shape (L, C) a row. With a diffusion model at hand, `main.py --diffusion-model` computes the
+same on the fly for about one language model token a caption; a store of CC3M takes some 390 GB. A stopped run is
+continued by the same command: files that are there are kept, and files appear whole or not at all.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gill._torchvision import define_missing_torchvision_ops
+
+define_missing_torchvision_ops()
+
+import torch
+from tqdm import tqdm
+
+from gill.backbones import (
+    ConditioningEncoder,
+    ConditioningTokenizer,
+    load_conditioning_encoder,
+    load_conditioning_tokenizer,
+    tiny_conditioning_encoder,
+    tiny_conditioning_tokenizer,
+)
+from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path, write_target
+from gill.errors import GillError
+from gill.training import find_table
+
+
+def main(words: list[str] | None = None) -> int:
+    """Write the missing targets; returns the exit status."""
+    options = _parse(words)
+    try:
+        num_written = _preprocess(options)
+    except GillError as error:
+        print(f"preprocess_sd_embeddings: {error}", file=sys.stderr)
+        return 2
+    print(f"{options.out}: {num_written} targets written")
+    return 0
+
+
+def _preprocess(options: argparse.Namespace) -> int:
+    table = CaptionTable(find_table(options.captions))
+    options.out.mkdir(parents=True, exist_ok=True)
+    BadSamples(options.out / REPORT_NAME, len(table), options.max_bad_fraction).add(
+        table.bad_rows, num_tried=len(table) + len(table.bad_rows)
+    )
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    encoder, tokenizer = _load(options.diffusion_model, device)
+    missing = [index for index in range(len(table)) if not target_path(options.out, table.row(index)[1]).is_file()]
+    for start in tqdm(range(0, len(missing), options.batch_size), desc="captions", unit="batch"):
+        rows = [table.row(index) for index in missing[start : start + options.batch_size]]
+        targets = encoder(tokenizer([caption for caption, _ in rows]).to(device)).float().cpu().numpy()
+        for (_, name), target in zip(rows, targets, strict=True):
+            write_target(target_path(options.out, name), target.astype(options.dtype))
+    return len(missing)
+
+
+def _load(name: str, device: torch.device) -> tuple[ConditioningEncoder, ConditioningTokenizer]:
+    if name == "tiny":
+        return tiny_conditioning_encoder().to(device), tiny_conditioning_tokenizer()
+    dtype = torch.float16 if device.type == "cuda" else torch.float32  # half precision crawls on a CPU
+    return load_conditioning_encoder(name, device, dtype), load_conditioning_tokenizer(name)
+
+
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("captions", type=Path, help="caption file, header caption<TAB>image")
+    parser.add_argument("out", type=Path, help="folder of the targets, <image-dir>/.../clip_embs")
+    parser.add_argument("--diffusion-model", default="runwayml/stable-diffusion-v1-5", help="as main.py's")
+    parser.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="of the stored numbers")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--max-bad-fraction", type=float, default=0.01)
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
