@@ -228,8 +228,7 @@ class Evaluation:
     """What validation needs of one batch.
 
     Attributes:
-        losses: as in training.
-        embeddings: retrieval rows, None for a family without retrieval.
+        losses: as in training. embeddings: retrieval rows, None for a family without retrieval.
         num_top1, num_top5, num_tokens: caption tokens whose true id was first, or among the first five; of how many.
         conditioning: float[B, L, C] mapped sequences, or None.
     """

@@ -119,7 +119,7 @@ def load_language_model(
     return LanguageModel(model.to(device))
 
 
-def _replace_rms_norms(model: nn.Module) -> None:
+def _replace_rms_norms(model: Any) -> None:
     """Use torch's RMS norm: the one of `transformers` computes in float32 even where everything else is float64."""
     for parent in list(model.modules()):
         for name, norm in parent.named_children():

@@ -7,7 +7,8 @@ Shape legend: B = images, F = feature width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, CLIPVisionModel
+from transformers.utils import logging
 
 from gill.errors import ConfigError, ShapeError
 from gill.parameters import FrozenModule, freeze
@@ -79,7 +81,8 @@ def load_vision_tower(
         tower = _create_open_clip(name)[0]
         return open_clip_tower(tower).to(device, dtype)
     try:
-        tower = CLIPVisionModel.from_pretrained(name, dtype=dtype, attn_implementation=attention)
+        with _quiet():  # a whole CLIP has a text half, which is not wanted here
+            tower = CLIPVisionModel.from_pretrained(name, dtype=dtype, attn_implementation=attention)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot load the vision tower {name!r}: {error}; give a hub name or a local folder"
@@ -118,6 +121,16 @@ def load_image_transform(name: str) -> ImageTransform:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot load the image preprocessing of {name!r}: {error}") from error
     return ImageTransform(partial(_process, processor))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def _process(processor: Any, image: Image.Image) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from gill.backbones import ConditioningEncoder, LanguageModel, VisionTower
-from gill.errors import ConfigError
+from gill.errors import ConfigError, ShapeError
 from gill.mappers import ImgTokenEmbedding, RetrievalHeads, VisualPrefix, build_mapper
 from gill.models.gill.config import GillConfig
 from gill.models.gill.packing import Grid, attention_mask, pack
@@ -29,7 +29,7 @@ class Hidden:
     Attributes:
         frozen: float[n, D] of positions before the first trainable one of their row, no gradient; possibly empty.
         live: float[S - n, D] of the others.
-        is_live: bool[S]. index: int64[S], place of each position within its part.
+        is_live: bool[S]. index: int64[S], place of each position within its part; both on the host.
     """
 
     frozen: Tensor
@@ -38,8 +38,8 @@ class Hidden:
     index: Tensor
 
     def live_at(self, places: Tensor) -> Tensor:
-        """float[..., D] states at flat places that carry gradient."""
-        return self.live[self.index[places]]
+        """float[..., D] states at flat places, given on the host, that carry gradient."""
+        return self.live[self.index[places].to(self.live.device)]
 
 
 class GillModel(nn.Module):
@@ -134,9 +134,17 @@ class GillModel(nn.Module):
         Args:
             rows: on the host. visual: float[pictures, V, D].
             splits: False when nearly every position carries gradient anyway, as in captioning.
+
+        Raises:
+            ShapeError: a row longer than the language model has positions for.
         """
         if not len(rows.ids):
             return self._nothing_hidden()
+        length, limit = int(rows.positions.max()) + 1, self.language.max_positions
+        if limit is not None and length > limit:
+            raise ShapeError(
+                f"a row has {length} tokens, the language model reads {limit}; lower max_tokens or do not pair"
+            )
         frozen, live = pack(rows, self.vocabulary.num_words, splits)
         is_live = torch.zeros(len(rows.ids), dtype=torch.bool).index_fill(0, live.places, True)
         index = torch.where(is_live, is_live.cumsum(0), (~is_live).cumsum(0)) - 1
@@ -148,11 +156,11 @@ class GillModel(nn.Module):
                 frozen_hidden = self._run(keys[0], self.language.embed(keys[0].ids), keys, cache)
         live = live.to(self.device)
         live_hidden = self._run(live, self.embed(live.ids, visual), [*keys, live], cache)
-        return Hidden(frozen_hidden, live_hidden, is_live.to(self.device), index.to(self.device))
+        return Hidden(frozen_hidden, live_hidden, is_live, index)
 
     def _nothing_hidden(self) -> Hidden:
         states = self.language.table.new_zeros(0, self.language.hidden_width)
-        index = torch.zeros(0, dtype=torch.long, device=self.device)
+        index = torch.zeros(0, dtype=torch.long)
         return Hidden(states, states, index.bool(), index)
 
     def _run(self, grid: Grid, embeddings: Tensor, keys: list[Grid], cache: DynamicCache | None) -> Tensor:

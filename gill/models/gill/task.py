@@ -154,14 +154,15 @@ class GillTask(nn.Module):
 
     def _predictions(self, one: _Pass, is_live: bool) -> tuple[Tensor, Tensor]:
         """(float[n, D] states, int64[n] labels they predict) of the frozen or of the live part."""
-        places = one.rows.label_places.to(self.model.device)
+        places = one.rows.label_places
         chosen = places[one.hidden.is_live[places - 1] == is_live]
         states = one.hidden.live if is_live else one.hidden.frozen
-        return states[one.hidden.index[chosen - 1]], one.rows.labels.to(self.model.device)[chosen]
+        index, labels = one.hidden.index[chosen - 1], one.rows.labels[chosen]  # on the host: no sync with the device
+        return states[index.to(states.device)], labels.to(states.device)
 
     def _img_hidden(self, text: _Pass) -> Tensor:
         """float[B, R, D] states at the [IMG] tokens."""
-        return text.hidden.live_at(text.rows.img_places(self.model.vocabulary).to(self.model.device))
+        return text.hidden.live_at(text.rows.img_places(self.model.vocabulary))
 
     def _retrieval_rows(self, features: Tensor, text: _Pass) -> tuple[Tensor, Tensor]:
         text_BE = self.model.embed_text(self._img_hidden(text))

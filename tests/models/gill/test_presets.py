@@ -68,7 +68,7 @@ def test_every_preset_maps_between_the_widths_of_its_backbones(name: str) -> Non
     assert visual.shape == (2, config.num_visual_tokens, sizes.width)
     rows = GillTask(model).text_rows(batch)
     hidden = model.hidden(rows, visual)
-    img_hidden = hidden.live_at(rows.img_places(model.vocabulary).to("meta"))
+    img_hidden = hidden.live_at(rows.img_places(model.vocabulary))
     assert img_hidden.shape == (2, config.num_img_tokens, sizes.width)
     assert model.embed_text(img_hidden).shape == (2, config.retrieval_width)
     assert model.logits(img_hidden).shape[-1] == sizes.first_img_id + config.num_img_tokens

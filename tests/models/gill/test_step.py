@@ -5,9 +5,10 @@ import torch
 from torch import Tensor
 
 from gill.backbones import LANGUAGE_FAMILIES
+from gill.errors import ShapeError
 from gill.models.gill import GillTask
 from gill.parameters import trainable_parameters
-from gill.types import Batch
+from gill.types import Batch, Sample
 from tests.models.gill.plain_step import PlainStep
 from tests.models.gill.tiny_gill import tiny_batch, tiny_task
 
@@ -90,6 +91,13 @@ def test_only_the_img_tokens_of_captions_carry_gradient() -> None:
     assert not hidden.frozen.requires_grad
     assert len(hidden.frozen) == int(batch.text_lengths.sum())
     assert len(hidden.live) == len(batch) * task.model.config.num_img_tokens
+
+
+def test_rows_longer_than_the_language_model_reads_are_refused() -> None:
+    task = tiny_task(dtype="float32")
+    long = Sample(torch.full((254,), 5), torch.zeros(24), conditioning_ids=torch.full((12,), 5))
+    with pytest.raises(ShapeError, match="a row has 258 tokens, the language model reads 256; lower max_tokens"):
+        task.embed(Batch.from_samples([long]))
 
 
 def test_the_step_runs_in_bfloat16_with_float32_masters() -> None:
