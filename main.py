@@ -20,7 +20,6 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -39,6 +38,7 @@ from gill.models import find_family
 from gill.parameters import parameter_table
 from gill.training import (
     Command,
+    Illustrator,
     Job,
     Launch,
     ModelFiles,
@@ -123,8 +123,21 @@ def _build(command: Command, world: World) -> Job:
     build: Callable[..., Any] = find_family(command.family).build
     task, encoder = build(command.model, device, command.recipe.max_tokens, command.run.seed)
     _check_image_size(command, task)
-    job = Job(task, encoder, train, val, command.recipe, command.run, Path(command.folder), _files(task), world, device)
-    return replace(job, resume_from=_resume_from(command, job.folder))
+    folder = Path(command.folder)
+    return Job(
+        task,
+        encoder,
+        train,
+        val,
+        command.recipe,
+        command.run,
+        folder,
+        _files(task),
+        world,
+        device,
+        resume_from=_resume_from(command, folder),
+        illustrator=_illustrator(command, task, encoder),
+    )
 
 
 def _device(launch: Launch, world: World) -> torch.device:
@@ -154,6 +167,20 @@ def _files(task: Any) -> ModelFiles:
     from gill.models.gill import load_weights, save_model
 
     return ModelFiles(lambda folder: save_model(folder, task.model), lambda folder: load_weights(folder, task.model))
+
+
+def _illustrator(command: Command, task: Any, encoder: Any) -> Illustrator:
+    from gill.models.gill import GillIllustrator
+
+    run = command.run
+    return GillIllustrator(
+        task.model,
+        encoder.tokenizer,
+        run.input_prompt,
+        command.recipe.max_tokens,
+        run.num_inference_steps,
+        run.guidance_scale,
+    )
 
 
 def _resume_from(command: Command, folder: Path) -> Path | None:

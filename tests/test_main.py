@@ -63,7 +63,7 @@ def test_the_debug_preset_runs_without_files(tmp_path: Path, capsys: pytest.Capt
     trained, scored = rows(run)[1], rows(run)[3]
     assert {"train/loss", "train/captioning", "train/text", "train/contrastive", "train/conditioning"} <= trained.keys()
     assert all(name.startswith("val/") for name in scored if name != "step")
-    assert {"val/token_accuracy", "val/t2i_r@1", "val/i2t_r@10", "val/conditioning"} <= scored.keys()
+    assert {"val/token_accuracy", "val/t2i_r@1", "val/i2t_r@10", "val/conditioning", "val/bleu4"} <= scored.keys()
     for name in ("config.json", "environment.json", "git.diff", "parameters.txt", "model/model.json"):
         assert (run / name).is_file(), name
     with Image.open(run / "panels" / "panel-00000002.png") as panel:

@@ -17,8 +17,9 @@ from gill.training.datasets import FLATLAND, DataSettings
 from gill.training.settings import RunSettings
 
 DEFAULT_PRESET = "gill-opt-6.7b"
-# Presets that train in the miniature world and need no data files: what they read by default.
+# Presets that train in the miniature world and need no data files: what they read, and how they are watched.
 _MINIATURE = {"debug": DataSettings(FLATLAND, FLATLAND), "flatland": DataSettings(FLATLAND, FLATLAND, contexts="mixed")}
+_RUNS = {"flatland": RunSettings(print_freq=1, num_inference_steps=12, guidance_scale=3.0)}
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 # Targets of the diffusion model the originals stored them for, when none is loaded that would tell.
 _STORED_LENGTH, _STORED_WIDTH = 77, 768
@@ -132,7 +133,7 @@ def parse_command(words: Sequence[str]) -> Command:
     preset = family.presets[preset_name]
     _refuse_dead_flags(given)
     data = override(_MINIATURE.get(preset_name, DataSettings()), _given(given, _DATA_FLAGS))
-    run = override(RunSettings(), _given(given, _RUN_FLAGS))
+    run = override(_RUNS.get(preset_name, RunSettings()), _given(given, _RUN_FLAGS))
     recipe = override(preset.recipe, _given(given, _RECIPE_FLAGS) | _betas(given, preset.recipe))
     model = override(preset.model, _given(given, _MODEL_FLAGS) | _loss_weights(given, preset.model))
     assignments = parse_assignments(given.set)

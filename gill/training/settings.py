@@ -24,7 +24,8 @@ class RunSettings:
         num_panels: rows of the picture panel of each validation.
         max_bad_fraction: share of bad samples beyond which the run stops.
         start_epoch: the schedule starts there, as after a restart by hand.
-        input_prompt: what a picture is followed by when it is described in validation.
+        input_prompt: what a picture is followed by when it is described in validation ("A picture of" in the original).
+        num_inference_steps, guidance_scale: of the pictures drawn in validation.
     """
 
     seed: int = 0
@@ -38,7 +39,9 @@ class RunSettings:
     num_panels: int = 8
     max_bad_fraction: float = 0.01
     start_epoch: int = 0
-    input_prompt: str = "A picture of"
+    input_prompt: str = ""
+    num_inference_steps: int = 50
+    guidance_scale: float = 7.5
 
     def __post_init__(self) -> None:
         require_in_range("max_bad_fraction", self.max_bad_fraction, 0, 1)

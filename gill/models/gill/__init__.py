@@ -14,6 +14,7 @@ from gill.models.gill.checkpoint import (
 )
 from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
+from gill.models.gill.illustrator import GillIllustrator
 from gill.models.gill.loading import Backbones, build, build_model, load_backbones, load_model
 from gill.models.gill.model import GillModel
 from gill.models.gill.released import read_decision, read_released, write_decision, write_released
@@ -29,6 +30,7 @@ __all__ = [
     "Backbones",
     "GillConfig",
     "GillEncoder",
+    "GillIllustrator",
     "GillModel",
     "GillTask",
     "GillTokenizer",

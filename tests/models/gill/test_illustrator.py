@@ -1,0 +1,49 @@
+"""Captions of pictures: with a cache as without, and cut where the picture's text ends."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from gill.models.gill import GillIllustrator, GillModel, GillTokenizer, find_preset, load_model
+
+
+def build(**changes: object) -> tuple[GillModel, GillTokenizer]:
+    return load_model(replace(find_preset("debug").model, **changes))
+
+
+def plain_words(model: GillModel, ids: list[int], image: torch.Tensor, count: int) -> list[int]:
+    """Greedy words, the whole text read again for each."""
+    visual = model.visual_prefix(model.image_features(image))
+    for _ in range(count):
+        embeddings = model.embed(torch.tensor([ids]), visual)
+        steps = torch.arange(len(ids))
+        mask = torch.full((len(ids), len(ids)), torch.finfo(embeddings.dtype).min).triu(1)[None, None]
+        hidden = model.language.hidden_states(embeddings, steps[None], mask)
+        ids = [*ids, int(model.logits(hidden[0, -1])[: model.vocabulary.num_words].argmax())]
+    return ids[-count:]
+
+
+@pytest.mark.parametrize("prompt", ["", "a picture of"])
+@torch.no_grad()
+def test_a_cached_caption_is_the_plain_one(prompt: str) -> None:
+    model, tokenizer = build(image_brackets=("(", ")"), input_prefix="look:")
+    images = torch.randn(2, model.vision.feature_width, generator=torch.Generator().manual_seed(0))  # type: ignore[union-attr]
+    illustrator = GillIllustrator(model, tokenizer, prompt, max_words=5)
+    picture = model.vocabulary.picture_ids(torch.arange(1))[0].tolist()
+    opening = [*picture, *model.vocabulary.prefix, tokenizer.bos_id, *tokenizer.words(prompt)]
+    wanted = [illustrator._text(plain_words(model, opening, image[None], 5)) for image in images]
+    assert illustrator.describe(images) == wanted
+
+
+def test_a_caption_ends_where_its_picture_does() -> None:
+    model, tokenizer = build(image_brackets=("(", ")"))
+    illustrator = GillIllustrator(model, tokenizer)
+    for ending in (" (", "\nQ:", "</s>"):
+        ids = tokenizer.words("a cat.") + tokenizer.words(ending.strip(" ")) + tokenizer.words(" and more")
+        assert illustrator._text(ids) == "a cat."
+
+
+def test_without_a_diffusion_model_nothing_is_drawn() -> None:
+    model, tokenizer = build()
+    assert GillIllustrator(model, tokenizer).draw(torch.zeros(1, 12, 16), [0]) == []
