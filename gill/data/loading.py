@@ -7,7 +7,7 @@ in validation nothing is ever replaced, since the score would be that of another
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
@@ -20,6 +20,7 @@ from gill.types import Batch, Sample, SampleEncoder
 
 # After so many bad rows in a row the data set, not the row, is at fault.
 _MAX_REPLACEMENTS = 100
+_GRACE_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ def training_steps(
     steps: range,
     pair_probability: float = 0.0,
     num_workers: int = 0,
-) -> Iterator[StepShare]:
+) -> Generator[StepShare, None, None]:
     """This process's share of each of `steps`, in order.
 
     Args:
@@ -118,7 +119,7 @@ def training_steps(
     share.check(order.batch_size, pair_probability > 0)
     dataset = _Steps(source, encoder, order, share, pair_probability)
     yield from DataLoader(
-        dataset, batch_size=None, sampler=steps, num_workers=num_workers, worker_init_fn=_ignore_signals
+        dataset, batch_size=None, sampler=steps, num_workers=num_workers, worker_init_fn=_outlive_signals
     )
 
 
@@ -132,7 +133,7 @@ def validation_batches(
         sampler=rows,
         num_workers=num_workers,
         collate_fn=list,
-        worker_init_fn=_ignore_signals,
+        worker_init_fn=_outlive_signals,
     )
     for read in loader:
         samples = [item for item in read if isinstance(item, Sample)]
@@ -142,10 +143,13 @@ def validation_batches(
         )
 
 
-def _ignore_signals(_: int) -> None:
-    """Let the training process decide when to stop: a signal to the whole group must not kill its readers first."""
+def _outlive_signals(_: int) -> None:
+    """Let the training process decide when to stop: a signal to the whole group must not kill its readers first.
+
+    A reader that was told to end and is still there half a minute later ends by itself.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_GRACE_SECONDS))
 
 
 def _read(source: Source, encoder: SampleEncoder, index: int) -> Sample | BadSample:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
@@ -162,7 +162,9 @@ class _Run:
         return Progress(step=job.run.start_epoch * job.recipe.steps_per_epoch)
 
     def _bad_samples(self, source: Source) -> BadSamples:
-        bad = BadSamples(self.job.folder / REPORT_NAME, len(source), self.job.run.max_bad_fraction)
+        folder = self.job.folder
+        report = folder / REPORT_NAME if folder.is_dir() else None  # there is none when only evaluating
+        bad = BadSamples(report, len(source), self.job.run.max_bad_fraction)
         bad.add(source.bad_rows, num_tried=len(source.bad_rows))
         return bad
 
@@ -174,14 +176,15 @@ class _Run:
         steps = range(self.progress.step, self.total_steps)
         job.task.train()
         read = training_steps(job.train, job.encoder, order, share, steps, recipe.pair_probability, job.run.num_workers)
-        for part in read:
-            self.bad_train.add(part.bad, part.num_tried)
-            torch.manual_seed((job.run.seed << 32) + part.step)  # dropout is a function of the step
-            values = forward_backward(job.task, part.batches, share, recipe.batch_size, job.device)
-            extra = update(job.task, self.optimizer, recipe, part.step, values)
-            self.progress = replace(self.progress, step=part.step + 1)
-            self._show(bar, {f"train/{name}": value for name, value in {**values, **extra}.items()})
-            yield part.step + 1
+        with closing(read):  # a run that stops early lets its readers go
+            for part in read:
+                self.bad_train.add(part.bad, part.num_tried)
+                torch.manual_seed((job.run.seed << 32) + part.step)  # dropout is a function of the step
+                values = forward_backward(job.task, part.batches, share, recipe.batch_size, job.device)
+                extra = update(job.task, self.optimizer, recipe, part.step, values)
+                self.progress = replace(self.progress, step=part.step + 1)
+                self._show(bar, {f"train/{name}": value for name, value in {**values, **extra}.items()})
+                yield part.step + 1
 
     def _show(self, bar: tqdm, row: dict[str, float]) -> None:
         bar.update()
