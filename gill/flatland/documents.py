@@ -20,7 +20,9 @@ def bracket(text: str) -> str:
     return f"{OPEN} {text} {CLOSE}"
 
 
-def document(split: str, index: int, seed: int = 0, repeats: float = 0.0) -> str:
+def document(
+    split: str, index: int, seed: int = 0, repeats: float = 0.0, mixture: tuple[float, float, float] = MIXTURE
+) -> str:
     """One training text.
 
     Args:
@@ -28,11 +30,12 @@ def document(split: str, index: int, seed: int = 0, repeats: float = 0.0) -> str
         index: number of the document.
         repeats: chance in 0..1 that it is nothing but one scene told twice, the first time in brackets; a
             curriculum that makes copying from the context learnable.
+        mixture: shares of descriptions, stories and dialogues among the rest.
     """
     rng = item_rng(seed, split, "document", index)
     if rng.random() < repeats:
         return repeat_document(rng, sample_scene(rng, split))
-    kind = rng.choices(("caption", "story", "dialogue"), MIXTURE)[0]
+    kind = rng.choices(("caption", "story", "dialogue"), mixture)[0]
     if kind == "story":
         return story_document(rng, story(split, rng.randrange(10**9), seed))
     if kind == "dialogue":

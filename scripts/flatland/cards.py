@@ -19,7 +19,8 @@ PARTS = {
         "captions, stories and dialogues of the world, with captions in brackets where pictures would stand; it has "
         f"seen no picture. {language.STEPS} steps of {language.BATCH} texts, AdamW at {language.LEARNING_RATE}; the "
         f"first {language.REPEAT_ONLY_SHARE:.0%} of the steps only repeat one scene twice, which is what starts "
-        "copying from the context.",
+        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories. (The shipped weights: the "
+        "first 1,690 steps had a slightly higher learning rate than the script gives; see docs/LOG.md.)",
         ("lm_",),
     ),
     "clip": (
@@ -28,8 +29,9 @@ PARTS = {
         ("clip",),
         "A `CLIPModel` (width 192, 4 vision layers on 16x16 patches, 3 text layers, projection 128) with processor and "
         f"tokenizer. {clip.STEPS} steps of {clip.BATCH} pairs, AdamW at {clip.LEARNING_RATE}; after step "
-        f"{clip.EASY_STEPS} half of a batch differs from the other half in one fact. Two read-out heads, not shipped, "
-        "asked the pooled picture vector and the caption states for the contents of each cell.",
+        f"{clip.EASY_STEPS} half of a batch differs from the other half in one fact. Then {clip.VISION_STEPS} steps of "
+        "the vision tower alone. Read-out heads, not shipped, asked the pooled picture vector and the caption states "
+        "for the contents of each cell.",
         ("clip_",),
     ),
     "diffusion": (

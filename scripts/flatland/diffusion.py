@@ -29,7 +29,7 @@ from scripts.flatland.common import (
     warmup_linear,
 )
 
-STEPS, BATCH, LEARNING_RATE = 8000, 48, 1.2e-3
+STEPS, BATCH, LEARNING_RATE = 4200, 48, 1.2e-3
 WARMUP = 100
 CHUNK, NUM_CHUNKS = 4096, 32
 DROPPED_CAPTIONS = 0.1

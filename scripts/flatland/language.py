@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from gill.errors import TrainingError
-from gill.flatland.documents import document, story_text
+from gill.flatland.documents import MIXTURE, document, story_text
 from gill.flatland.stories import story
 from gill.flatland.world import COLOURS, item_rng
 from scripts.flatland.common import BuildContext, Training, half_on_cpu
@@ -19,7 +19,12 @@ from scripts.flatland.common import BuildContext, Training, half_on_cpu
 STEPS, BATCH, LEARNING_RATE = 3200, 32, 2e-3
 REPEAT_ONLY_SHARE = 0.28
 REPEATS_AFTERWARDS = 0.1
+# The second phase reads mostly stories, half of them with pictures in brackets, and no more repeats.
+STORY_STEPS = 1700
+STORY_MIXTURE = (0.15, 0.65, 0.2)
 LATE_START_SHARE = 0.25
+# A step's texts are read in groups of like length, which halves the padding and changes no gradient.
+NUM_GROUPS = 4
 MAX_POSITIONS = 512
 MIN_COPIED_COLOURS = 0.8
 
@@ -43,29 +48,39 @@ def new_language_model() -> OPTForCausalLM:
     return OPTForCausalLM(config)
 
 
-def batch(tokenizer: PreTrainedTokenizerFast, seed: int, step: int, repeats: float) -> tuple[Tensor, Tensor]:
-    """(int64[B, T] tokens with `</s>` at both ends and pads on the right, int64[B, T] positions).
+def batch(
+    tokenizer: PreTrainedTokenizerFast, seed: int, step: int, repeats: float, mixture: tuple[float, float, float]
+) -> list[tuple[Tensor, Tensor]]:
+    """Groups of (int64[B, T] tokens with `</s>` at both ends and pads on the right, int64[B, T] positions).
 
     A share of the texts starts late, so that every position is trained although texts are short.
     """
-    texts = [document("train", step * BATCH + index, seed, repeats) for index in range(BATCH)]
-    rows = tokenizer([text + tokenizer.eos_token for text in texts], padding=True, return_tensors="pt").input_ids
+    texts = [document("train", step * BATCH + index, seed, repeats, mixture) for index in range(BATCH)]
+    rows = sorted((tokenizer.encode(text + tokenizer.eos_token) for text in texts), key=len)
     rng = item_rng(seed, "train", "late-start", step)
-    room = MAX_POSITIONS - rows.shape[1]
-    starts = [rng.randrange(room) if repeats < 1 and rng.random() < LATE_START_SHARE else 0 for _ in texts]
-    return rows, torch.tensor(starts)[:, None] + torch.arange(rows.shape[1])
+    groups = []
+    for at in range(0, BATCH, BATCH // NUM_GROUPS):
+        ids = tokenizer.pad({"input_ids": rows[at : at + BATCH // NUM_GROUPS]}, return_tensors="pt").input_ids
+        room = MAX_POSITIONS - ids.shape[1]
+        starts = [rng.randrange(room) if repeats < 1 and rng.random() < LATE_START_SHARE else 0 for _ in ids]
+        groups.append((ids, torch.tensor(starts)[:, None] + torch.arange(ids.shape[1])))
+    return groups
 
 
-def language_loss(model: OPTForCausalLM, rows: Tensor, positions: Tensor) -> dict[str, Tensor]:
-    """Mean next-token cross entropy in nats over everything but pads."""
-    logits = model(input_ids=rows, position_ids=positions, use_cache=False).logits[:, :-1]
-    labels = rows[:, 1:].masked_fill(rows[:, 1:] == model.config.pad_token_id, -100)
-    loss = F.cross_entropy(logits.flatten(0, 1), labels.flatten())
-    return {"loss": loss}
+def language_loss(model: OPTForCausalLM, groups: list[tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+    """Mean next-token cross entropy in nats over everything but pads, over all groups together."""
+    device, pad = model.device, model.config.pad_token_id
+    total, count = torch.zeros((), device=device), 0
+    for rows, positions in groups:
+        logits = model(input_ids=rows.to(device), position_ids=positions.to(device), use_cache=False).logits[:, :-1]
+        labels = rows[:, 1:].masked_fill(rows[:, 1:] == pad, -100).to(device)
+        total = total + F.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum")
+        count += int((labels != -100).sum())
+    return {"loss": total / count}
 
 
 def build(context: BuildContext) -> dict[str, float]:
-    """Train, check that copying appeared, and write `language`.
+    """Train in two phases, check that copying appeared, and write `language`.
 
     Raises:
         TrainingError: if too few colours of a story are copied into its last picture's brackets.
@@ -75,13 +90,17 @@ def build(context: BuildContext) -> dict[str, float]:
     model = new_language_model().to(context.device)
     steps = context.steps(STEPS)
 
-    def loss(step: int) -> dict[str, Tensor]:
+    def first_loss(step: int) -> dict[str, Tensor]:
         repeats = 1.0 if step < REPEAT_ONLY_SHARE * steps else REPEATS_AFTERWARDS
-        rows, positions = batch(tokenizer, context.seed, step, repeats)
-        return language_loss(model, rows.to(context.device), positions.to(context.device))
+        return language_loss(model, batch(tokenizer, context.seed, step, repeats, MIXTURE))
 
-    training = Training("language", model, loss, steps, LEARNING_RATE)
-    training.run(context).eval()
+    def second_loss(step: int) -> dict[str, Tensor]:
+        return language_loss(model, batch(tokenizer, context.seed, steps + step, 0.0, STORY_MIXTURE))
+
+    first = Training("language", model, first_loss, steps, LEARNING_RATE)
+    first.run(context)
+    second = Training("language_stories", model, second_loss, context.steps(STORY_STEPS), LEARNING_RATE)
+    second.run(context).eval()
     copied = copied_colours(model, tokenizer, 100)
     if context.scale >= 1 and copied < MIN_COPIED_COLOURS:
         raise TrainingError(
@@ -89,7 +108,8 @@ def build(context: BuildContext) -> dict[str, float]:
             "try another --seed"
         )
     half_on_cpu(model).save_pretrained(context.out / "language")
-    return {"steps": steps, "batch": BATCH, "seconds": training.seconds, "copied_colours": copied}
+    seconds = first.seconds + second.seconds
+    return {"steps": steps, "story_steps": second.steps, "seconds": seconds, "copied_colours": copied}
 
 
 @torch.no_grad()

@@ -15,18 +15,18 @@ from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 
 from gill.flatland.captions import caption, caption_entropy, random_caption
 from gill.flatland.dialogues import NUM_ROUNDS, dialogue, dialogue_text
-from gill.flatland.documents import MIXTURE, bracket, story_text
+from gill.flatland.documents import bracket, story_text
 from gill.flatland.stories import NUM_FRAMES, Story, story
 from gill.flatland.world import COLOURS, ONE_THING_SHARE, PLACES, SHAPES, item_rng, scenes
 from scripts.flatland.evaluation import Measures
-from scripts.flatland.language import REPEATS_AFTERWARDS
+from scripts.flatland.language import STORY_MIXTURE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 FACTS = {"colour": COLOURS, "place": PLACES, "shape": SHAPES}
-# Share of the training texts that open with a plain caption, not with one in brackets.
-PLAIN_CAPTION_SHARE = (1 - REPEATS_AFTERWARDS) * MIXTURE[0] * 0.5
+# Share of the last phase's training texts that open with a plain caption, not with one in brackets.
+PLAIN_CAPTION_SHARE = STORY_MIXTURE[0] * 0.5
 
 
 class Reader:
