@@ -98,7 +98,7 @@ def _read_cell(pixels: np.ndarray, distance: np.ndarray, cell: str) -> Thing | N
 
 def _read_colour(pixels: np.ndarray, inside: np.ndarray) -> str:
     """The colour that most pixels inside the outline are nearest to."""
-    palette = np.float32([RGB[colour] for colour in COLOURS])
+    palette = np.array([RGB[colour] for colour in COLOURS], np.float32)
     chosen = pixels[inside > 0.99]
     nearest = np.linalg.norm(chosen[:, None] - palette, axis=2).argmin(axis=1)
     return COLOURS[int(np.bincount(nearest, minlength=len(COLOURS)).argmax())]

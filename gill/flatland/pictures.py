@@ -96,7 +96,7 @@ def _paste(canvas: np.ndarray, thing: Thing) -> None:
 @cache
 def background(place: str) -> np.ndarray:
     """float32[64, 64, 3] in 0..255: the empty place."""
-    sky_left, sky_right, ground_left, ground_right = (np.float32(rgb) for rgb in BANDS[place])
+    sky_left, sky_right, ground_left, ground_right = (np.array(rgb, np.float32) for rgb in BANDS[place])
     ramp = (np.arange(PICTURE_SIZE, dtype=np.float32) / (PICTURE_SIZE - 1))[None, :, None]
     canvas = np.empty((PICTURE_SIZE, PICTURE_SIZE, 3), np.float32)
     canvas[:HORIZON] = sky_left + ramp * (sky_right - sky_left)
@@ -123,7 +123,7 @@ def _texture(place: str) -> np.ndarray:
 def sprite(shape: str, colour: str, size: str) -> tuple[np.ndarray, np.ndarray]:
     """(float32[24, 24, 3] colour in 0..255, float32[24, 24, 1] opacity in 0..1) of a thing."""
     alpha, inner = shape_masks(shape, size)
-    fill = np.float32(RGB[colour])
+    fill = np.array(RGB[colour], np.float32)
     share = np.divide(inner, alpha, out=np.zeros_like(inner), where=alpha > 0)[:, :, None]
     return fill * (OUTLINE_SHADE + (1 - OUTLINE_SHADE) * share), alpha[:, :, None]
 
@@ -192,4 +192,4 @@ _INSIDE = {
 def min_contrast() -> float:
     """Smallest RGB distance between a thing's colour and any background pixel; how well things stand off."""
     pixels = np.concatenate([background(place).reshape(-1, 3) for place in BANDS])
-    return min(float(np.linalg.norm(pixels - np.float32(RGB[colour]), axis=1).min()) for colour in COLOURS)
+    return min(float(np.linalg.norm(pixels - np.array(RGB[colour], np.float32), axis=1).min()) for colour in COLOURS)

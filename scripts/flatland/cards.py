@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 from gill.flatland.judge import Marks
@@ -61,7 +62,7 @@ def write_cards(out: Path, work: Path, report: dict[str, dict[str, float]], comm
         notes = {stage: json.loads((work / stage / "done.json").read_text()) for stage in stages}
         rows = [_row(name, each) for name, each in report.items() if name.startswith(prefixes)]
         card = _card(title, library, what, notes, rows, command)
-        save_atomically(out / part / "README.md", lambda path, text=card: path.write_text(text, encoding="utf-8"))
+        save_atomically(out / part / "README.md", partial(Path.write_text, data=card, encoding="utf-8"))
 
 
 def _row(name: str, measured: dict[str, float]) -> str:

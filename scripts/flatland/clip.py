@@ -11,6 +11,7 @@ phase locks the text tower and trains the vision tower on, with a linear read-ou
 
 from dataclasses import replace
 from random import Random
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,7 @@ from scripts.flatland.common import BuildContext, Training, half_on_cpu, to_pixe
 STEPS, BATCH, LEARNING_RATE = 700, 192, 1e-3
 VISION_STEPS = 700
 WARMUP = 60
+T = TypeVar("T", bound=nn.Module)
 EASY_STEPS = 100
 WIDTH, HEADS, TEXT_LAYERS, VISION_LAYERS, PROJECTION = 192, 6, 3, 4, 128
 READ_OUT_WEIGHT = 0.5
@@ -153,7 +155,7 @@ class VisionTrainer(nn.Module):
             text = self.clip.text_projection(self.clip.text_model(input_ids=tokens).pooler_output)
         contrast = contrastive(self.clip, text, self.clip.visual_projection(vision), same)
         logits = self.head(vision).split(FACT_SIZES, dim=1)
-        see = sum(F.cross_entropy(each, facts[:, index]) for index, each in enumerate(logits)) / len(FACT_SIZES)
+        see = torch.stack([F.cross_entropy(each, facts[:, index]) for index, each in enumerate(logits)]).mean()
         return {"loss": contrast + see, "contrast": contrast, "read_picture": see}
 
 
@@ -201,9 +203,13 @@ def _changed(rng: Random, scene: Scene) -> Scene:
         one, two = things
         things = [replace(one, **{name: getattr(two, name)}), replace(two, **{name: getattr(one, name)})]
         return make_scene(scene.place, _moved(rng, things))
-    new = {"shape": shape, "colour": colour, "size": size, "cell": rng.choice(free)}
-    name = kind if kind in new else "colour"
-    things[index] = replace(thing, **{name: new[name]})
+    changes = {
+        "shape": replace(thing, shape=shape),
+        "colour": replace(thing, colour=colour),
+        "size": replace(thing, size=size),
+        "cell": replace(thing, cell=rng.choice(free)),
+    }
+    things[index] = changes.get(kind, changes["colour"])
     return make_scene(scene.place, _moved(rng, things))
 
 
@@ -241,7 +247,7 @@ def build(context: BuildContext) -> dict[str, float]:
     torch.manual_seed(context.seed)
     vision_trainer = VisionTrainer(first.run(context).clip).to(context.device)
     second = _training("clip_vision", vision_trainer, tokenizer, context, VISION_STEPS, STEPS)
-    half_on_cpu(second.run(context).eval().clip).save_pretrained(context.out / "clip")
+    half_on_cpu(second.run(context).clip).save_pretrained(context.out / "clip")
     image_processor().save_pretrained(context.out / "clip")
     text_encoder = CLIPTextModel.from_pretrained(context.out / "clip", dtype=torch.float16)
     text_encoder.save_pretrained(context.out / "diffusion" / "text_encoder")
@@ -254,8 +260,8 @@ def build(context: BuildContext) -> dict[str, float]:
 
 
 def _training(
-    name: str, trainer: nn.Module, tokenizer: CLIPTokenizer, context: BuildContext, steps: int, first_batch: int
-) -> Training:
+    name: str, trainer: T, tokenizer: CLIPTokenizer, context: BuildContext, steps: int, first_batch: int
+) -> Training[T]:
     return Training(
         name,
         trainer,

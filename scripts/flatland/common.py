@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Generic, TypeVar, cast
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from gill.flatland.world import Scene
 
 logger = logging.getLogger("flatland")
 SAVE_SECONDS = 120
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def warmup_linear(step: int, steps: int, warmup: int) -> float:
 
 
 @dataclass
-class Training:
+class Training(Generic[M]):
     """One resumable training run.
 
     Attributes:
@@ -79,7 +81,7 @@ class Training:
     """
 
     name: str
-    module: nn.Module
+    module: M
     loss: Callable[[int], dict[str, Tensor]]
     steps: int
     learning_rate: float
@@ -87,11 +89,11 @@ class Training:
     warmup: int = 100
     schedule: Callable[[int, int, int], float] = warmup_cosine
     ema_decay: float = 0.0
-    panel: Callable[[nn.Module], tuple[Image.Image, dict[str, float]]] | None = None
+    panel: Callable[[M], tuple[Image.Image, dict[str, float]]] | None = None
     panel_steps: int = 500
     history: list[dict[str, float]] = field(default_factory=list)
 
-    def run(self, context: BuildContext) -> nn.Module:
+    def run(self, context: BuildContext) -> M:
         """Train to the end, from the last saved state if there is one.
 
         Returns:
@@ -116,7 +118,10 @@ class Training:
         if self.start < self.steps:
             self._save(folder, self.steps)
         writer.close()
-        return self.ema.module if self.ema else self.module
+        return self._averaged().eval()
+
+    def _averaged(self) -> M:
+        return cast(M, self.ema.module) if self.ema else self.module
 
     def _prepare(self, folder: Path) -> None:
         self.optimizer = torch.optim.AdamW(
@@ -163,8 +168,8 @@ class Training:
         bar.set_postfix({name: f"{value:.4f}" for name, value in means.items()})
 
     def _draw(self, folder: Path, step: int, writer: SummaryWriter) -> None:
-        module = self.ema.module if self.ema else self.module
-        module.eval()
+        module = self._averaged().eval()
+        assert self.panel is not None  # the loop asked
         with torch.no_grad():
             picture, marks = self.panel(module)
         picture.save(folder / f"panel_{step:06d}.png")
@@ -193,7 +198,7 @@ class Training:
         logger.info("%s continues at step %d of %d", self.name, self.start, self.steps)
 
 
-def save_atomically(path: Path, write: Callable[[Path], None]) -> None:
+def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Write to a neighbour of `path`, then rename: a kill leaves the old file or the new one, whole."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     write(unfinished)
@@ -205,9 +210,11 @@ def write_json(path: Path, value: dict) -> None:
     save_atomically(path, lambda unfinished: unfinished.write_text(json.dumps(value, indent=2) + "\n"))
 
 
-def half_on_cpu(model: nn.Module) -> nn.Module:
+def half_on_cpu(model: M) -> M:
     """The model itself, its weights float16 on the CPU: how parts are stored, not how they are run."""
-    return nn.Module.half(nn.Module.to(model, "cpu"))
+    nn.Module.to(model, "cpu")
+    nn.Module.half(model)
+    return model
 
 
 def mean_marks(pictures: np.ndarray, scenes: Sequence[Scene]) -> dict[str, float]:

@@ -177,7 +177,7 @@ def build(context: BuildContext) -> dict[str, float]:
         ema_decay=0.998,
         panel=lambda module: _panel(pipeline, module, shown),
     )
-    pipeline.unet = training.run(context).eval()
+    pipeline.unet = training.run(context)
     half_on_cpu(pipeline.unet)
     half_on_cpu(pipeline.vae)
     half_on_cpu(pipeline.text_encoder)

@@ -100,7 +100,7 @@ def build(context: BuildContext) -> dict[str, float]:
     first = Training("language", model, first_loss, steps, LEARNING_RATE)
     first.run(context)
     second = Training("language_stories", model, second_loss, context.steps(STORY_STEPS), LEARNING_RATE)
-    second.run(context).eval()
+    second.run(context)
     copied = copied_colours(model, tokenizer, 100)
     if context.scale >= 1 and copied < MIN_COPIED_COLOURS:
         raise TrainingError(

@@ -93,7 +93,7 @@ def build(context: BuildContext) -> dict[str, float]:
         ema_decay=0.998,
         panel=lambda module: _panel(module, shown),
     )
-    trained = training.run(context).eval()
+    trained = training.run(context)
     standardise_latents(trained, _pixels(context, -1, 512))
     half_on_cpu(trained).save_pretrained(context.out / "diffusion" / "vae")
     return {"steps": training.steps, "batch": BATCH, "seconds": training.seconds}
