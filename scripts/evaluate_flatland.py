@@ -48,7 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
     for name, found in report.items():
         print(f"{name:32s} {found['mean']:8.4f} +- {found['half']:.4f}   n = {found['n']}")
     if options.cards:
-        command = f"python scripts/evaluate_flatland.py --n {options.n} --seeds {options.seeds}"
+        only = "" if options.only == PARTS else f" --only {' '.join(options.only)}"
+        command = f"python scripts/evaluate_flatland.py --n {options.n} --seeds {options.seeds}{only}"
         write_cards(options.parts, options.cards, report, command)
     print(json.dumps({name: round(found["mean"], 5) for name, found in report.items()}))
     return 0

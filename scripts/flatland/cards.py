@@ -50,7 +50,7 @@ PARTS = {
 
 
 def write_cards(out: Path, work: Path, report: dict[str, dict[str, float]], command: str) -> None:
-    """A README.md in each part's folder.
+    """A README.md in the folder of each part that was measured.
 
     Args:
         out: folder of the parts.
@@ -59,8 +59,10 @@ def write_cards(out: Path, work: Path, report: dict[str, dict[str, float]], comm
         command: the evaluation that gave the report.
     """
     for part, (title, library, stages, what, prefixes) in PARTS.items():
-        notes = {stage: json.loads((work / stage / "done.json").read_text()) for stage in stages}
         rows = [_row(name, each) for name, each in report.items() if name.startswith(prefixes)]
+        if not rows:
+            continue
+        notes = {stage: json.loads((work / stage / "done.json").read_text()) for stage in stages}
         card = _card(title, library, what, notes, rows, command)
         save_atomically(out / part / "README.md", partial(Path.write_text, data=card, encoding="utf-8"))
 
