@@ -66,13 +66,18 @@ def story_document(rng: Random, told: Story) -> str:
 
 
 def story_text(told: Story, shown: list[bool]) -> str:
-    """A story's texts, each followed by its picture in brackets where `shown` says so."""
+    """A story's texts, each followed by its picture in brackets where `shown` says so, the hero named first."""
     parts = []
     for text, scene, is_shown in zip(told.texts, told.scenes, shown, strict=True):
         parts.append(text)
         if is_shown:
-            parts.append(bracket(caption(scene)))
+            parts.append(bracket(story_caption(told, scene)))
     return " ".join(parts)
+
+
+def story_caption(told: Story, scene: Scene) -> str:
+    """A caption of one of a story's pictures that names the hero first, as the story does."""
+    return caption(scene, swap=scene.things[0].shape != told.scenes[0].things[0].shape)
 
 
 def dialogue_document(rng: Random, split: str, seed: int) -> str:

@@ -15,7 +15,7 @@ from transformers import OPTForCausalLM, PreTrainedTokenizerFast
 
 from gill.flatland.captions import caption, caption_entropy, random_caption
 from gill.flatland.dialogues import NUM_ROUNDS, dialogue, dialogue_text
-from gill.flatland.documents import bracket, story_text
+from gill.flatland.documents import bracket, story_caption, story_text
 from gill.flatland.stories import NUM_FRAMES, Story, story
 from gill.flatland.world import COLOURS, ONE_THING_SHARE, PLACES, SHAPES, item_rng, scenes
 from scripts.flatland.evaluation import Measures
@@ -115,8 +115,10 @@ def context_curves(reader: Reader, count: int, seed: int) -> dict[str, list[floa
 
 def _story_tail(told: Story, texts: int, shown: bool) -> tuple[str, str]:
     """(the last `texts` texts with their pictures where shown, the last picture's caption)."""
-    tail = Story(told.texts[-texts:], told.scenes[-texts:])
-    return story_text(tail, [shown] * (texts - 1) + [False]), caption(told.scenes[-1])
+    parts = []
+    for text, scene in list(zip(told.texts, told.scenes, strict=True))[-texts:-1]:
+        parts += [text, bracket(story_caption(told, scene))] if shown else [text]
+    return " ".join([*parts, told.texts[-1]]), story_caption(told, told.scenes[-1])
 
 
 def _caption_surprise(reader: Reader, pairs: list[tuple[str, str]]) -> float:

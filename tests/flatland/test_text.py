@@ -7,7 +7,7 @@ import pytest
 from gill.errors import DataError
 from gill.flatland.captions import all_captions, caption, caption_entropy, cell_from, read_caption, relation
 from gill.flatland.dialogues import all_answers, dialogue, dialogue_text
-from gill.flatland.documents import document, story_text
+from gill.flatland.documents import document, story_caption, story_text
 from gill.flatland.stories import story
 from gill.flatland.world import CELLS, COLOURS, PLACES, SHAPES, SIZES, Thing, make_scene, num_contents, scenes, split_of
 
@@ -137,4 +137,13 @@ def test_documents_are_reproducible_and_training_ones_name_no_novel_pair():
 def test_a_story_text_shows_pictures_where_asked():
     told = story("val", 0)
     assert story_text(told, [False] * 5) == " ".join(told.texts)
-    assert story_text(told, [False] * 4 + [True]).endswith(f"( {caption(told.scenes[-1])} )")
+    end = story_text(told, [False] * 4 + [True]).removeprefix(" ".join(told.texts)).strip("() ")
+    assert read_caption(end) == told.scenes[-1].content()
+
+
+def test_the_pictures_of_a_story_name_the_hero_first():
+    for index in range(20):
+        told = story("val", index)
+        hero = told.scenes[0].things[0]
+        for scene in told.scenes:
+            assert story_caption(told, scene).startswith(f"a {hero.size} {hero.colour} {hero.shape} at the")
