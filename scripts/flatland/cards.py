@@ -20,8 +20,9 @@ PARTS = {
         "captions, stories and dialogues of the world, with captions in brackets where pictures would stand; it has "
         f"seen no picture. {language.STEPS} steps of {language.BATCH} texts, AdamW at {language.LEARNING_RATE}; the "
         f"first {language.REPEAT_ONLY_SHARE:.0%} of the steps only repeat one scene twice, which is what starts "
-        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories. (The shipped weights: the "
-        "first 1,690 steps had a slightly higher learning rate than the script gives; see docs/LOG.md.)",
+        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories. The shipped weights took a "
+        "detour from what this command gives now: a slightly higher learning rate in the first 1,690 steps, and 600 "
+        "more steps at the end, after stories began to name their hero first (docs/LOG.md).",
         ("lm_",),
     ),
     "clip": (

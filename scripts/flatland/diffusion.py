@@ -178,6 +178,7 @@ def build(context: BuildContext) -> dict[str, float]:
         panel=lambda module: _panel(pipeline, module, shown),
     )
     pipeline.unet = training.run(context)
+    pipeline.vae.register_to_config(_name_or_path="vae")  # not the folder of this machine
     half_on_cpu(pipeline.unet)
     half_on_cpu(pipeline.vae)
     half_on_cpu(pipeline.text_encoder)
