@@ -143,7 +143,8 @@ def test_a_rehearsal_builds_parts_that_evaluate(tmp_path, monkeypatch, capsys):
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     wanted = {"judge_all", "lm_context_colour", "lm_context_place", "vae_all", "place", "cells", "shape", "colour"}
     assert wanted | {"shape_colour_cell", "whole", "novel_shape_colour_cell", "seconds_per_64"} <= set(last)
-    assert Image.open(figures / "samples_test.png").size[0] > 128
+    with Image.open(figures / "samples_test.png") as grid:
+        assert grid.width > 128
     assert evaluate_flatland.main([*asked, "--only", "judge", "vae", "--cards", str(tmp_path / "work")]) == 0
     card = (tmp_path / "parts" / "diffusion" / "README.md").read_text()
     assert "--stages vae diffusion` with seed 0, 0" in card
