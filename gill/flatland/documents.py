@@ -6,13 +6,15 @@ A caption in brackets stands where a picture would be: "text (caption) text (cap
 from random import Random
 
 from gill.flatland.captions import caption, random_caption
-from gill.flatland.dialogues import dialogue, dialogue_text
-from gill.flatland.stories import Story, story
+from gill.flatland.dialogues import NUM_ROUNDS, dialogue, dialogue_text
+from gill.flatland.stories import NUM_FRAMES, Story, story
 from gill.flatland.world import Scene, item_rng, sample_scene
 
 OPEN, CLOSE = "(", ")"
 # Shares of the mixture: descriptions of one scene, stories, dialogues.
 MIXTURE = (0.4, 0.35, 0.25)
+# Stories of which only the last texts are told: a benchmark may show the last one alone.
+TAIL_SHARE = 0.35
 
 
 def bracket(text: str) -> str:
@@ -59,16 +61,23 @@ def caption_document(rng: Random, scene: Scene) -> str:
 
 
 def story_document(rng: Random, told: Story) -> str:
-    """A story with none, half or all of its pictures, the last one in most."""
+    """A story, or its end alone, with none, half or all of its pictures, the last one in most."""
+    start = rng.randrange(1, NUM_FRAMES) if rng.random() < TAIL_SHARE else 0
     share = rng.choice((0.0, 0.5, 1.0))
     shown = [rng.random() < share for _ in told.scenes[:-1]] + [rng.random() < 0.9]
-    return story_text(told, shown)
+    return story_text(told, shown, start)
 
 
-def story_text(told: Story, shown: list[bool]) -> str:
-    """A story's texts, each followed by its picture in brackets where `shown` says so, the hero named first."""
+def story_text(told: Story, shown: list[bool], start: int = 0) -> str:
+    """A story's texts, each followed by its picture in brackets where `shown` says so, the hero named first.
+
+    Args:
+        told: the story.
+        shown: one for each frame.
+        start: first frame that is told, 0 to 4.
+    """
     parts = []
-    for text, scene, is_shown in zip(told.texts, told.scenes, shown, strict=True):
+    for text, scene, is_shown in list(zip(told.texts, told.scenes, shown, strict=True))[start:]:
         parts.append(text)
         if is_shown:
             parts.append(bracket(story_caption(told, scene)))
@@ -83,7 +92,7 @@ def story_caption(told: Story, scene: Scene) -> str:
 def dialogue_document(rng: Random, split: str, seed: int) -> str:
     """Some rounds of a dialogue, and in most its picture at the start or at the end."""
     asked = dialogue(split, rng.randrange(10**9), seed)
-    text = dialogue_text(asked.rounds[: rng.choice((2, 5, 10, 10))])
+    text = dialogue_text(asked.rounds[: NUM_ROUNDS if rng.random() < 0.5 else rng.randint(1, NUM_ROUNDS)])
     picture = bracket(caption(asked.scene))
     form = rng.random()
     if form < 0.3:

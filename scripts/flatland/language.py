@@ -20,7 +20,7 @@ STEPS, BATCH, LEARNING_RATE = 3200, 32, 2e-3
 REPEAT_ONLY_SHARE = 0.28
 REPEATS_AFTERWARDS = 0.1
 # The second phase reads mostly stories, half of them with pictures in brackets, and no more repeats.
-STORY_STEPS = 1700
+STORY_STEPS = 2000
 STORY_MIXTURE = (0.15, 0.65, 0.2)
 LATE_START_SHARE = 0.25
 # A step's texts are read in groups of like length, which halves the padding and changes no gradient.

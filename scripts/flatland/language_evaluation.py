@@ -115,10 +115,8 @@ def context_curves(reader: Reader, count: int, seed: int) -> dict[str, list[floa
 
 def _story_tail(told: Story, texts: int, shown: bool) -> tuple[str, str]:
     """(the last `texts` texts with their pictures where shown, the last picture's caption)."""
-    parts = []
-    for text, scene in list(zip(told.texts, told.scenes, strict=True))[-texts:-1]:
-        parts += [text, bracket(story_caption(told, scene))] if shown else [text]
-    return " ".join([*parts, told.texts[-1]]), story_caption(told, told.scenes[-1])
+    context = story_text(told, [shown] * (NUM_FRAMES - 1) + [False], NUM_FRAMES - texts)
+    return context, story_caption(told, told.scenes[-1])
 
 
 def _caption_surprise(reader: Reader, pairs: list[tuple[str, str]]) -> float:
