@@ -13,6 +13,7 @@ from gill.models.gill.checkpoint import (
     save_model,
 )
 from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
+from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
 from gill.models.gill.illustrator import GillIllustrator
 from gill.models.gill.loading import Backbones, build, build_model, load_backbones, load_model
@@ -42,6 +43,7 @@ __all__ = [
     "export_released",
     "find_preset",
     "load_backbones",
+    "load_decision",
     "load_encoder",
     "load_model",
     "load_released_model",
@@ -51,6 +53,7 @@ __all__ = [
     "read_card",
     "read_decision",
     "read_released",
+    "save_decision",
     "save_model",
     "write_decision",
     "write_released",
