@@ -1,16 +1,16 @@
-"""What travels between rooms: samples and batches, losses, prompts and outputs, and the promises of a family.
+"""Pairs as read, prompts and contexts, and the batches of one training step.
 
 Shape legend: B = samples, T = padded text tokens, M = pictures inside the texts, F = pooled image feature width,
-R = [IMG] tokens, L x C = conditioning sequence, E = retrieval width, N = samples of the whole optimiser step.
+L x C = conditioning sequence, E = retrieval width, N = samples of the whole optimiser step.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -198,153 +198,3 @@ def _stack_all(name: str, tensors: Sequence[Tensor | None]) -> Tensor | None:
     if len(given) != len(tensors):
         raise ShapeError(f"{name} is there for {len(given)} of {len(tensors)} samples; give it for all or for none")
     return _stack(name, given)
-
-
-@dataclass(frozen=True)
-class LossBreakdown:
-    """The loss of one batch and what it is made of.
-
-    Attributes:
-        total: float[], weighted sum; the only part that carries gradient.
-        parts: unweighted values by objective ("captioning", "text", "contrastive", "conditioning"), detached.
-        label_counts: labelled tokens of this batch by objective.
-    """
-
-    total: Tensor
-    parts: Mapping[str, Tensor]
-    label_counts: Mapping[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Embeddings:
-    """Unit-norm rows of one batch in the retrieval space: float[B, E] each; row i of both is sample i."""
-
-    text: Tensor
-    image: Tensor
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What validation needs of one batch.
-
-    Attributes:
-        losses: as in training. embeddings: retrieval rows, None for a family without retrieval.
-        num_top1, num_top5, num_tokens: caption tokens whose true id was first, or among the first five; of how many.
-        conditioning: float[B, L, C] mapped sequences, or None.
-    """
-
-    losses: LossBreakdown
-    embeddings: Embeddings | None
-    num_top1: int
-    num_top5: int
-    num_tokens: int
-    conditioning: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class ImageOutput:
-    """The pictures answered at one place of a reply, best first.
-
-    Attributes:
-        generated, retrieved: (picture, score); a score is a cosine in [-1, 1], or None when nothing could score it.
-        prefers_generated, probability_generated: the decision head's choice and its probability, None without one.
-        conditioning: float[L, C] mapped sequence.
-    """
-
-    generated: tuple[tuple[Image.Image, float | None], ...] = ()
-    retrieved: tuple[tuple[Image.Image, float | None], ...] = ()
-    prefers_generated: bool | None = None
-    probability_generated: float | None = None
-    conditioning: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class GenerationOptions:
-    """How to answer a prompt.
-
-    Attributes:
-        num_words: tokens to generate at most; 0 reads the prompt only, which may itself ask for an image.
-        min_word_tokens: [IMG0] is impossible before this many tokens.
-        temperature: 0 is greedy.
-        top_p, top_k: nucleus mass in (0, 1], likeliest tokens kept (0 keeps all); both need a temperature.
-        img_logit_scale: factor on the [IMG0] logit, as the family defines it; 1 changes nothing.
-        force_image: answer with an image at the first place allowed; max_num_images: at most so many.
-        num_retrieved, num_generated: pictures fetched and drawn per image output.
-        guidance_scale: classifier-free guidance of the diffusion model; num_inference_steps: its steps.
-        stop_at_newline: end the text at the first newline, as the originals cut it.
-    """
-
-    num_words: int = 32
-    min_word_tokens: int = 0
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    img_logit_scale: float = 1.0
-    force_image: bool = False
-    max_num_images: int = 1
-    num_retrieved: int = 3
-    num_generated: int = 1
-    guidance_scale: float = 7.5
-    num_inference_steps: int = 50
-    stop_at_newline: bool = True
-
-
-class TrainingTask(Protocol):
-    """A family's training objective. Implementations are `nn.Module`s, so DDP wraps the one `forward`."""
-
-    def __call__(self, batch: Batch) -> LossBreakdown:
-        """Loss of a batch, or of a share of one (`batch.whole`): gradients of all shares add up to the whole's."""
-        ...
-
-    def label_counts(self, batch: Batch) -> Mapping[str, int]:
-        """Labelled tokens by objective, from the lengths alone: no network is run."""
-        ...
-
-    def embed(self, batch: Batch) -> Embeddings | None:
-        """Retrieval rows without gradient, for `WholeBatch`; None for a family without in-batch negatives."""
-        ...
-
-    def evaluate(self, batch: Batch) -> Evaluation:
-        """Losses and what validation scores, without gradient."""
-        ...
-
-    def after_update(self) -> None:
-        """What the recipe does to the weights after each optimiser update (not after each accumulation step)."""
-        ...
-
-
-class SampleEncoder(Protocol):
-    """Turns a record into a `Sample`; picklable, so that loader workers can own one."""
-
-    def encode(
-        self,
-        record: CaptionRecord,
-        image: Image.Image | Tensor,
-        context_images: Sequence[Image.Image | Tensor] = (),
-        conditioning_target: Tensor | None = None,
-    ) -> Sample:
-        """Token ids and pixels of one record; a picture given as a tensor is a stored feature."""
-        ...
-
-
-class Generator(Protocol):
-    """A family's inference."""
-
-    def generate(self, prompt: Sequence[Segment], options: GenerationOptions, seed: int) -> list[str | ImageOutput]:
-        """Answer one prompt with texts and images in reading order."""
-        ...
-
-
-@dataclass(frozen=True)
-class Family:
-    """One model family as the registry knows it.
-
-    Attributes:
-        name: as in `gill.models`.
-        presets: complete settings (`.model`, `.recipe`) by name.
-        build: (model settings, device, max_tokens, seed) -> (task, encoder), backbones loaded and what trains fresh.
-    """
-
-    name: str
-    presets: Mapping[str, Any]
-    build: Callable[..., tuple[TrainingTask, SampleEncoder]]
