@@ -30,7 +30,7 @@ define_missing_torchvision_ops()
 from gill.errors import ConfigError, GillError
 from scripts.flatland.common import BuildContext, write_json
 
-STAGES = ("tokenizers", "language", "clip", "vae", "diffusion")
+STAGES = ("tokenizers", "language", "clip", "vae", "diffusion", "refine")
 logger = logging.getLogger("flatland")
 
 
@@ -94,6 +94,7 @@ NEEDS = {
     "clip": ("clip/tokenizer.json",),
     "vae": (),
     "diffusion": ("diffusion/vae/config.json", "diffusion/text_encoder/config.json", "diffusion/tokenizer"),
+    "refine": ("diffusion/unet/config.json",),
 }
 
 
