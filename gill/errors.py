@@ -37,8 +37,8 @@ class TrainingError(GillError, RuntimeError):
     """A training that went wrong: a loss that is not finite, a model that did not learn what it must."""
 
 
-class NetworkError(GillError, OSError):
-    """A download that was refused, too large, too slow, or failed."""
+class FetchError(GillError, OSError):
+    """A picture that could not be fetched: not there, refused, too large, too slow, or no picture."""
 
 
 class DistributedError(GillError, RuntimeError):
