@@ -4,7 +4,9 @@ from gill._torchvision import define_missing_torchvision_ops
 
 define_missing_torchvision_ops()
 
+from gill.backbones.diffusion import SCHEDULERS, DiffusionDrawer, Sampling, load_drawer, write_sampling
 from gill.backbones.language import LanguageModel, load_language_model
+from gill.backbones.pooled import pack_pooled, unpack_pooled
 from gill.backbones.text_encoder import (
     ConditioningEncoder,
     ConditioningTokenizer,
@@ -20,6 +22,7 @@ from gill.backbones.tiny import (
     tiny_tokenizer,
     tiny_vision_tower,
 )
+from gill.backbones.tiny_diffusion import tiny_drawer, tiny_pipeline
 from gill.backbones.vision import (
     ImageTransform,
     VisionTower,
@@ -31,22 +34,31 @@ from gill.backbones.vision import (
 
 __all__ = [
     "LANGUAGE_FAMILIES",
+    "SCHEDULERS",
     "ConditioningEncoder",
     "ConditioningTokenizer",
+    "DiffusionDrawer",
     "ImageTransform",
     "LanguageModel",
+    "Sampling",
     "VisionTower",
     "load_conditioning_encoder",
     "load_conditioning_tokenizer",
+    "load_drawer",
     "load_image_transform",
     "load_language_model",
     "load_vision_tower",
     "open_clip_tower",
+    "pack_pooled",
     "tiny_conditioning_encoder",
     "tiny_conditioning_tokenizer",
+    "tiny_drawer",
     "tiny_image_transform",
     "tiny_language_model",
+    "tiny_pipeline",
     "tiny_tokenizer",
     "tiny_vision_tower",
     "transformers_tower",
+    "unpack_pooled",
+    "write_sampling",
 ]

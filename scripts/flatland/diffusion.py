@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from gill.backbones import Sampling, write_sampling
 from gill.flatland.captions import random_caption
 from gill.flatland.pictures import contact_sheet, draw_batch
 from gill.flatland.world import Scene, item_rng, sample_scene, scenes
@@ -213,6 +214,7 @@ def _write(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
         half_on_cpu(part)
     pipeline.save_pretrained(folder)
+    write_sampling(folder, Sampling(SAMPLING_STEPS, GUIDANCE))
 
 
 def _panel(
