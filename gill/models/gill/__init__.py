@@ -21,6 +21,7 @@ from gill.models.gill.model import GillModel
 from gill.models.gill.released import read_decision, read_released, write_decision, write_released
 from gill.models.gill.sequence import TokenRows, Vocabulary
 from gill.models.gill.task import GillTask
+from gill.models.gill.trained import Trained, read_trained, write_trained, write_trained_as_released
 from gill.types import Family
 
 FAMILY = Family(name="gill", presets=PRESETS, build=build)
@@ -37,6 +38,7 @@ __all__ = [
     "GillTokenizer",
     "Preset",
     "TokenRows",
+    "Trained",
     "Vocabulary",
     "build",
     "build_model",
@@ -53,8 +55,11 @@ __all__ = [
     "read_card",
     "read_decision",
     "read_released",
+    "read_trained",
     "save_decision",
     "save_model",
     "write_decision",
     "write_released",
+    "write_trained",
+    "write_trained_as_released",
 ]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from gill.config import from_dict, override, to_dict
 from gill.errors import CheckpointError, MissingCheckpointError
@@ -27,9 +28,19 @@ _FAMILY = "gill"
 
 def save_model(folder: Path, model: GillModel) -> None:
     """Write the weights that train and the settings to build the rest."""
+    save_state(folder, model.config, trainable_state(model), model.vocabulary.num_words)
+
+
+def save_state(folder: Path, config: GillConfig, state: Mapping[str, Tensor], num_words: int) -> None:
+    """Write weights that need no model around them.
+
+    Args:
+        state: what trains, by our names.
+        num_words: of the language model's vocabulary in use.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    save_file(trainable_state(model), folder / WEIGHTS_NAME)
-    card = {"family": _FAMILY, "num_words": model.vocabulary.num_words, "config": to_dict(model.config)}
+    save_file(dict(state), folder / WEIGHTS_NAME)
+    card = {"family": _FAMILY, "num_words": num_words, "config": to_dict(config)}
     (folder / CONFIG_NAME).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
@@ -61,13 +72,7 @@ def load_weights(folder: Path, model: GillModel) -> None:
     Raises:
         MissingCheckpointError, CheckpointError: as `load_saved`.
     """
-    path = folder / WEIGHTS_NAME
-    if not path.is_file():
-        raise MissingCheckpointError(f"{path} is missing; {folder} is not a saved model")
-    try:
-        state = load_file(path)
-    except SafetensorError as error:
-        raise CheckpointError(f"{path} is damaged: {error}; copy it again") from error
+    path, state = folder / WEIGHTS_NAME, read_weights(folder)
     rows = state.get("img_tokens.input_rows")
     if rows is not None and len(rows) != model.config.num_img_tokens:
         raise CheckpointError(
@@ -75,6 +80,21 @@ def load_weights(folder: Path, model: GillModel) -> None:
             f"set num_img_tokens={len(rows)} or retrain"
         )
     load_trainable_state(model, state, str(path))
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """What trains, by our names, of a saved model.
+
+    Raises:
+        MissingCheckpointError: not there; CheckpointError: damaged.
+    """
+    path = folder / WEIGHTS_NAME
+    if not path.is_file():
+        raise MissingCheckpointError(f"{path} is missing; {folder} is not a saved model")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is damaged: {error}; copy it again") from error
 
 
 def load_released_model(

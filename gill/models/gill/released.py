@@ -2,12 +2,14 @@
 
 `pretrained_ckpt.pth.tar` (or a training `ckpt.pth.tar`) beside `model_args.json`, of GILL or of FROMAGe, and
 `decision_model.pth.tar`. Tensors are read by `torch.load(weights_only=True)`, on the CPU whatever device they were
-saved on; besides tensors and plain containers only `argparse.Namespace`, which holds plain values, may occur.
+saved on; besides tensors and plain containers only `argparse.Namespace`, which holds plain values, may occur, and a
+training checkpoint's optimiser, which is not read.
 """
 
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import json
 import pickle
@@ -56,6 +58,18 @@ _UNREADABLE = (
     struct.error,
 )
 _FROZEN_PREFIXES = ("model.lm.", "model.visual_model.")  # left in by unpruned checkpoints
+
+
+class _LeftOut:
+    """Stands in for what a training checkpoint holds beside its weights: nothing of it is kept."""
+
+    def __setstate__(self, state: object) -> None:
+        """Forget what was saved."""
+
+
+# The originals pickled their schedule, and with it the optimiser, into every training checkpoint.
+_LEFT_OUT = [(_LeftOut, f"torch.optim.{name}") for name in ("lr_scheduler.StepLR", "adamw.AdamW")]
+_HARMLESS: list[Any] = [argparse.Namespace, collections.defaultdict, dict, *_LEFT_OUT]
 
 
 def config_from_args(args: Mapping[str, Any]) -> GillConfig:
@@ -155,12 +169,18 @@ def import_state(released: Mapping[str, Tensor], config: GillConfig) -> dict[str
 
 
 def fit_mapper(config: GillConfig, state: Mapping[str, Tensor]) -> GillConfig:
-    """The settings with the mapper's width and depth as the weights have them; `model_args.json` does not say."""
+    """The settings with the sizes of the mapper's weights; `model_args.json` does not say its width and depth."""
     weight = state.get("mapper.input.weight")
     if weight is None:
         return config
     depth = sum(name.startswith("mapper.transformer.encoder.") and name.endswith(".linear1.weight") for name in state)
-    return dataclasses.replace(config, mapper_width=len(weight), mapper_layers=depth)
+    return dataclasses.replace(
+        config,
+        mapper_width=len(weight),
+        mapper_layers=depth,
+        conditioning_length=state["mapper.queries"].shape[1],
+        conditioning_width=len(state["mapper.output.weight"]),
+    )
 
 
 def export_state(state: Mapping[str, Tensor], config: GillConfig) -> dict[str, Tensor]:
@@ -172,8 +192,11 @@ def export_state(state: Mapping[str, Tensor], config: GillConfig) -> dict[str, T
     return {_renamed(name, _names(config)): tensor for name, tensor in state.items()}
 
 
-def read_released(folder: Path) -> tuple[GillConfig, dict[str, Tensor]]:
+def read_released(folder: Path, weights_name: str = WEIGHTS_NAME) -> tuple[GillConfig, dict[str, Tensor]]:
     """Settings and weights, in our names, of a released model folder.
+
+    Args:
+        weights_name: another file of the folder, such as a training `ckpt_best.pth.tar`.
 
     Raises:
         MissingCheckpointError: a file is not there; CheckpointError: it cannot be read safely, or is something else.
@@ -182,8 +205,21 @@ def read_released(folder: Path) -> tuple[GillConfig, dict[str, Tensor]]:
     if not args_path.is_file():
         raise MissingCheckpointError(f"{args_path} is missing; put the released {ARGS_NAME} and {WEIGHTS_NAME} there")
     config = config_from_args(json.loads(args_path.read_text(encoding="utf-8")))
-    state = import_state(_state_dict(folder / WEIGHTS_NAME), config)
+    state = import_state(_state_dict(folder / weights_name), config)
     return fit_mapper(config, state), state
+
+
+def read_num_words(folder: Path) -> int:
+    """Words before the first [IMG] token of a released model folder: that token's id.
+
+    Raises:
+        CheckpointError: `model_args.json` does not say it.
+    """
+    first = json.loads((folder / ARGS_NAME).read_text(encoding="utf-8")).get("retrieval_token_idx")
+    first = first[0] if isinstance(first, list) and first else first
+    if not isinstance(first, int):
+        raise CheckpointError(f"{folder / ARGS_NAME} lacks retrieval_token_idx, the ids of the [IMG] tokens")
+    return first
 
 
 def write_released(folder: Path, config: GillConfig, state: Mapping[str, Tensor], first_img_id: int) -> None:
@@ -229,12 +265,15 @@ def load_tensors_only(path: Path) -> Any:
     if not path.is_file():
         raise MissingCheckpointError(f"{path} is missing")
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]), warnings.catch_warnings():
+        with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # about pickle protocols: what cannot be read is refused below
             return torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise CheckpointError(f"{path} cannot be read without executing code in it, or is damaged: {reason}") from error
+        # torch wraps the reason in advice to load the file without care
+        reason = str(error).rpartition("WeightsUnpickler error: ")[2].partition(". Please")[0] or type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read without executing code in it, or is damaged: {reason.splitlines()[0]}"
+        ) from error
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
