@@ -1,11 +1,12 @@
 """Pure scores: numbers from numbers, every result in 0..1.
 
-Shape legend: N = pairs, E = retrieval width.
+Shape legend: N = pairs or answers, E = retrieval width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -71,3 +72,79 @@ def bleu_scores(hypotheses: Sequence[str], references: Sequence[str]) -> dict[st
         / 100
         for order in (1, 2, 3, 4)
     }
+
+
+def macro_scores(predicted_N: Tensor, true_N: Tensor, num_classes: int) -> dict[str, float]:
+    """Accuracy, and precision, recall and F1 averaged over the classes, each class counting the same.
+
+    What has no denominator is 0: the precision of a class that is never predicted, the recall of one that never occurs.
+
+    Args:
+        predicted_N, true_N: int64[N], classes from 0.
+
+    Raises:
+        ShapeError: not as many predictions as classes, or none.
+    """
+    if predicted_N.shape != true_N.shape or not len(true_N):
+        raise ShapeError(f"one prediction an answer: got {tuple(predicted_N.shape)} and {tuple(true_N.shape)}")
+    counts = torch.bincount(true_N * num_classes + predicted_N, minlength=num_classes**2).view(num_classes, -1).double()
+    right, said, real = counts.diagonal(), counts.sum(0), counts.sum(1)
+    return {
+        "accuracy": float(right.sum() / counts.sum()),
+        "precision": float((right / said.clamp(min=1)).mean()),
+        "recall": float((right / real.clamp(min=1)).mean()),
+        "f1": float((2 * right / (said + real).clamp(min=1)).mean()),
+    }
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Answers given with a like confidence: its mean, how many of them were right, and their share of all answers."""
+
+    confidence: float
+    accuracy: float
+    share: float
+
+
+def calibration_bins(confidence_N: Tensor, is_right_N: Tensor, num_bins: int = 10) -> list[CalibrationBin]:
+    """Answers in `num_bins` equal bins of confidence over [0, 1], a border belonging to the bin below; none is empty.
+
+    Args:
+        confidence_N: float[N], probability of the answer that was given. is_right_N: bool[N].
+
+    Raises:
+        ShapeError: not as many confidences as answers, or none.
+    """
+    if confidence_N.shape != is_right_N.shape or not len(is_right_N):
+        raise ShapeError(f"one confidence an answer: got {tuple(confidence_N.shape)} and {tuple(is_right_N.shape)}")
+    confidence, is_right = confidence_N.double(), is_right_N.double()
+    number = ((confidence * num_bins).ceil().long() - 1).clamp(min=0)
+    inside = [number == bin_number for bin_number in range(num_bins)]
+    return [
+        CalibrationBin(float(confidence[each].mean()), float(is_right[each].mean()), float(each.double().mean()))
+        for each in inside
+        if each.any()
+    ]
+
+
+def expected_calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    """Mean gap between confidence and accuracy, bins weighted by their share (Guo et al., arXiv:1706.04599)."""
+    return sum(each.share * abs(each.confidence - each.accuracy) for each in bins)
+
+
+def bootstrap_interval(
+    score: Callable[[Tensor], float], num_items: int, num_resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a score over resampled items.
+
+    Args:
+        score: of the items at int64[num_items] places, of which some occur several times.
+        level: share of the resamples inside.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    found = [score(torch.randint(num_items, (num_items,), generator=generator)) for _ in range(num_resamples)]
+    outside = (1 - level) / 2
+    low, high = (
+        torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([outside, 1 - outside]).double()).tolist()
+    )
+    return low, high
