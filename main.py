@@ -19,11 +19,9 @@ import multiprocessing
 import signal
 import socket
 import sys
-from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
-from typing import Any, cast
 
 from gill._torchvision import define_missing_torchvision_ops
 
@@ -38,10 +36,8 @@ from gill.models import find_family
 from gill.parameters import parameter_table
 from gill.training import (
     Command,
-    Illustrator,
     Job,
     Launch,
-    ModelFiles,
     Outcome,
     claim_folder,
     describe_environment,
@@ -93,9 +89,7 @@ def _train(command: Command, job: Job) -> int:
     if job.world.is_main:
         claim_folder(job.folder, command.to_json())
         describe_environment(job.folder, [sys.executable, *sys.argv], REPOSITORY)
-        (job.folder / "parameters.txt").write_text(
-            parameter_text(parameter_table(cast(torch.nn.Module, job.task))), encoding="utf-8"
-        )
+        (job.folder / "parameters.txt").write_text(parameter_text(parameter_table(job.task)), encoding="utf-8")
     barrier()
     outcome = fit(job)
     _say(
@@ -116,28 +110,18 @@ def _build(command: Command, world: World) -> Job:
     Share(world.rank, world.size, command.run.num_micro_batches).check(
         command.recipe.batch_size, command.recipe.pair_probability > 0
     )
-    shape = _stored_shape(command.model)
+    model, recipe, run = command.model, command.recipe, command.run
     train, val = (
-        open_source(command.data, split, command.run.seed, command.model.vision, shape) for split in ("train", "val")
+        open_source(command.data, split, run.seed, model.vision, model.stored_target_shape)
+        for split in ("train", "val")
     )
-    build: Callable[..., Any] = find_family(command.family).build
-    task, encoder = build(command.model, device, command.recipe.max_tokens, command.run.seed)
-    _check_image_size(command, task)
-    folder = Path(command.folder)
-    return Job(
-        task,
-        encoder,
-        train,
-        val,
-        command.recipe,
-        command.run,
-        folder,
-        _files(task),
-        world,
-        device,
-        resume_from=_resume_from(command, folder),
-        illustrator=_illustrator(command, task, encoder),
+    family, folder = find_family(command.family), Path(command.folder)
+    task, encoder = family.build(model, device, recipe.max_tokens, run.seed)
+    illustrator = family.illustrator(
+        task, encoder, run.input_prompt, recipe.max_tokens, run.num_inference_steps, run.guidance_scale
     )
+    resume_from = _resume_from(command, folder)
+    return Job(family, task, encoder, train, val, recipe, run, folder, world, device, resume_from, illustrator)
 
 
 def _device(launch: Launch, world: World) -> torch.device:
@@ -150,37 +134,6 @@ def _device(launch: Launch, world: World) -> torch.device:
         raise ConfigError(f"there is no GPU {number}; this machine has {torch.cuda.device_count()}")
     torch.cuda.set_device(number)
     return torch.device("cuda", number)
-
-
-def _stored_shape(model: Any) -> tuple[int, int] | None:
-    """(L, C) of stored conditioning targets; None when they are computed or not needed."""
-    return None if model.diffusion or not model.has_mapper else (model.conditioning_length, model.conditioning_width)
-
-
-def _check_image_size(command: Command, task: Any) -> None:
-    own = task.model.vision.image_size
-    if command.image_size not in (None, own):
-        raise ConfigError(f"--image-size {command.image_size}: {command.model.vision} reads {own}; leave the flag out")
-
-
-def _files(task: Any) -> ModelFiles:
-    from gill.models.gill import load_weights, save_model
-
-    return ModelFiles(lambda folder: save_model(folder, task.model), lambda folder: load_weights(folder, task.model))
-
-
-def _illustrator(command: Command, task: Any, encoder: Any) -> Illustrator:
-    from gill.models.gill import GillIllustrator
-
-    run = command.run
-    return GillIllustrator(
-        task.model,
-        encoder.tokenizer,
-        run.input_prompt,
-        command.recipe.max_tokens,
-        run.num_inference_steps,
-        run.guidance_scale,
-    )
 
 
 def _resume_from(command: Command, folder: Path) -> Path | None:

@@ -7,18 +7,16 @@ from gill.training.loop import Job, Outcome, evaluate, fit, preview
 from gill.training.panels import PanelRow, draw_panel, validation_panel
 from gill.training.runlog import RunLog, claim_folder, describe_environment, parameter_text
 from gill.training.settings import RunSettings
-from gill.training.step import LoopTask, build_optimizer, forward_backward, trainable, update
-from gill.training.validation import Illustrator, Validation, Validator
+from gill.training.step import build_optimizer, forward_backward, trainable, update
+from gill.training.validation import Validation, Validator
 
 __all__ = [
     "FLATLAND",
     "Checkpoints",
     "Command",
     "DataSettings",
-    "Illustrator",
     "Job",
     "Launch",
-    "LoopTask",
     "ModelFiles",
     "Outcome",
     "PanelRow",

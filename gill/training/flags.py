@@ -15,6 +15,7 @@ from gill.errors import ConfigError
 from gill.models import find_preset_family
 from gill.training.datasets import FLATLAND, DataSettings
 from gill.training.settings import RunSettings
+from gill.types import ModelSettings
 
 DEFAULT_PRESET = "gill-opt-6.7b"
 # Presets that train in the miniature world and need no data files: what they read, and how they are watched.
@@ -35,6 +36,7 @@ _MODEL_FLAGS: dict[tuple[str, ...], tuple[str, type, str]] = {
     ("--text-fc-mode",): ("mapper", str, "linear, mlp, transformer_encoder or gill_mapper"),
     ("--num-clip-tokens",): ("conditioning_length", int, "length of a conditioning target"),
     ("--gen-emb-dim",): ("conditioning_width", int, "width of a conditioning target"),
+    ("--image-size",): ("image_size", int, "must be the vision tower's"),
     ("--cap-loss-scale",): ("captioning_weight", float, "weight of the captioning loss"),
     ("--image-embed-dropout-prob",): ("image_dropout", float, "dropout behind the visual prefix"),
     ("--text-embed-dropout-prob",): ("text_dropout", float, "dropout behind the text head"),
@@ -95,19 +97,17 @@ class Command:
         family, preset: names. model: the family's settings.
         folder: run folder, LOG_BASE_DIR/EXP_NAME.
         resume: None = continue if there is a checkpoint; "" = there must be one; else a checkpoint folder.
-        image_size: as asked for, to be compared with the vision tower's.
     """
 
     family: str
     preset: str
-    model: Any
+    model: ModelSettings
     recipe: Recipe
     run: RunSettings
     data: DataSettings
     launch: Launch
     folder: str
     resume: str | None
-    image_size: int | None
     is_dry: bool
     is_evaluation: bool
 
@@ -150,7 +150,6 @@ def parse_command(words: Sequence[str]) -> Command:
         _launch(given),
         folder=f"{given.log_base_dir}/{given.exp_name or preset_name}",
         resume=given.resume,
-        image_size=given.image_size,
         is_dry=given.dry_run,
         is_evaluation=given.evaluate,
     )
@@ -191,7 +190,6 @@ def _add_special_flags(parser: argparse.ArgumentParser) -> None:
     add("--beta1", type=float, help="AdamW")
     add("--beta2", type=float, help="AdamW")
     add("--concat-for-ret", action="store_true", help="join neighbours in the text pass too")
-    add("--image-size", type=int, help="must be the vision tower's")
     add("--ret-text-fc-mode", choices=("linear",), help="the retrieval head is linear")
     add("--text-emb-layers", choices=("-1",), help="the last layer is read")
     add("--use-image-embed-norm", action="store_true", help=argparse.SUPPRESS)

@@ -6,17 +6,17 @@ checkpoint and ends with the same bytes.
 
 from __future__ import annotations
 
+import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import cast
 
 import torch
-from torch import nn
 from tqdm import tqdm
 
 from gill.config import Recipe
@@ -27,12 +27,13 @@ from gill.training.checkpoint import Checkpoints, ModelFiles, Progress
 from gill.training.panels import validation_panel
 from gill.training.runlog import RunLog, parameter_text
 from gill.training.settings import RunSettings
-from gill.training.step import LoopTask, build_optimizer, forward_backward, trainable, update
-from gill.training.validation import Illustrator, Validation, Validator
-from gill.types import SampleEncoder
+from gill.training.step import build_optimizer, forward_backward, trainable, update
+from gill.training.validation import Validation, Validator
+from gill.types import Batch, Family, Illustrator, SampleEncoder, TrainingTask
 
 # What decides which weights are the best: the original's choice first, for families without retrieval the loss.
 _BEST_BY = "t2i_r@1"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -40,19 +41,19 @@ class Job:
     """Everything a training needs.
 
     Attributes:
-        folder: of the run. files: how the model is saved and read back.
+        family: of the task; saves it and reads it back. folder: of the run.
         resume_from: a checkpoint folder to start from instead of the run's own newest one.
         illustrator: for captions and drawn pictures in validation; None shows neither.
     """
 
-    task: LoopTask
+    family: Family
+    task: TrainingTask
     encoder: SampleEncoder
     train: Source
     val: Source
     recipe: Recipe
     run: RunSettings
     folder: Path
-    files: ModelFiles
     world: World
     device: torch.device
     resume_from: Path | None = None
@@ -93,7 +94,7 @@ def preview(job: Job) -> str:
             f"training rows {len(job.train):,}, validation rows {len(job.val):,}",
             f"{recipe.num_epochs} epochs of {recipe.steps_per_epoch} steps of {recipe.batch_size} pairs, {job.device}",
             f"first step of process {job.world.rank}: {'; '.join(shapes)}; {len(first.bad)} bad samples",
-            parameter_text(parameter_table(cast(nn.Module, job.task))),
+            parameter_text(parameter_table(job.task)),
         ]
     )
 
@@ -105,7 +106,8 @@ class _Run:
         self.job = job
         self.names = [name for name, _ in trainable(job.task)]
         self.optimizer = build_optimizer(job.task, job.recipe)
-        self.checkpoints = Checkpoints(job.folder, job.files)
+        files = ModelFiles(partial(job.family.save, task=job.task), partial(job.family.load, task=job.task))
+        self.checkpoints = Checkpoints(job.folder, files)
         self.progress = self._start()
         self.total_steps = job.recipe.num_epochs * job.recipe.steps_per_epoch
         self.bad_train, self.bad_val = self._bad_samples(job.train), self._bad_samples(job.val)
@@ -114,6 +116,7 @@ class _Run:
             job.val, job.encoder, run.val_batch_size, run.val_steps, run.num_captions, run.num_workers
         )
         self.log: RunLog | None = None
+        self.has_told_of_cuts = False
 
     def train(self) -> Outcome:
         """All steps that are left."""
@@ -179,12 +182,27 @@ class _Run:
         with closing(read):  # a run that stops early lets its readers go
             for part in read:
                 self.bad_train.add(part.bad, part.num_tried)
+                self._tell_of_cuts(part.batches)
                 torch.manual_seed((job.run.seed << 32) + part.step)  # dropout is a function of the step
                 values = forward_backward(job.task, part.batches, share, recipe.batch_size, job.device)
                 extra = update(job.task, self.optimizer, recipe, part.step, values)
                 self.progress = replace(self.progress, step=part.step + 1)
                 self._show(bar, {f"train/{name}": value for name, value in {**values, **extra}.items()})
                 yield part.step + 1
+
+    def _tell_of_cuts(self, batches: Sequence[Batch]) -> None:
+        """Say once, of the first text that was too long, that such texts lose their end."""
+        cut = [batch.records[row] for batch in batches for row in batch.cut_rows if batch.records]
+        if not cut or self.has_told_of_cuts or not self.job.world.is_main:
+            return
+        self.has_told_of_cuts = True
+        _log.warning(
+            "%s:%d: the text is longer than --max-len %d allows and loses its end, as will others (train/cut_texts is "
+            "their share); raise --max-len to read them whole",
+            cut[0].source,
+            cut[0].line,
+            self.job.recipe.max_tokens,
+        )
 
     def _show(self, bar: tqdm, row: dict[str, float]) -> None:
         bar.update()

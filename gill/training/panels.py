@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from PIL import Image, ImageDraw
 
 from gill.data import Source
-from gill.training.validation import Illustrator, Validation
+from gill.training.validation import Validation
+from gill.types import Illustrator
 
 _CELL, _TEXT_WIDTH, _LINE = 128, 260, 12
 _BACKGROUND, _INK = (255, 255, 255), (20, 20, 20)

@@ -12,35 +12,20 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gill.config import Recipe
 from gill.data import Share
 from gill.distributed import gather_rows, sum_counts, sum_gradients
 from gill.errors import TrainingError
-from gill.types import Batch, TrainingTask, WholeBatch
-
-
-class LoopTask(TrainingTask, Protocol):
-    """What the loop needs of a task beside its losses; every `nn.Module` with a `gather` has it."""
-
-    gather: Callable[[Tensor], tuple[Tensor, int]] | None
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """All parameters, frozen ones included."""
-        ...
-
-    def train(self, mode: bool = True) -> object:
-        """Turn dropout on or off."""
-        ...
+from gill.types import Batch, LossBreakdown, TrainingTask, WholeBatch
 
 
 def forward_backward(
-    task: LoopTask, batches: Sequence[Batch], share: Share, batch_size: int, device: torch.device
+    task: TrainingTask, batches: Sequence[Batch], share: Share, batch_size: int, device: torch.device
 ) -> dict[str, float]:
     """Add this process's gradients, and those of the others, to the parameters.
 
@@ -49,29 +34,30 @@ def forward_backward(
         batch_size: N.
 
     Returns:
-        The whole step's loss ("loss") and its parts by objective.
+        The whole step's loss ("loss"), its parts by objective, and the share of texts that were cut ("cut_texts").
     """
     batches = [batch.to(device) for batch in batches]
     counts = Counter[str]()  # `update` and not `+`, which drops what is zero here but not elsewhere
     for batch in batches:
         counts.update(task.label_counts(batch))
     label_counts = {name: int(count) for name, count in sum_counts(counts, device).items()}
-    is_gathered_inside = len(batches) == 1
-    task.gather = gather_rows if is_gathered_inside and share.num_processes > 1 else None
     whole = WholeBatch(batch_size, label_counts)
-    if not is_gathered_inside:
+    if len(batches) > 1:
         whole = _with_embeddings(task, batches, whole)
+    elif share.num_processes > 1:
+        whole = dataclasses.replace(whole, gather=gather_rows)
     values = Counter[str]()
     for batch, part in zip(batches, share.slices(batch_size), strict=True):
-        losses = task(dataclasses.replace(batch, whole=dataclasses.replace(whole, first_row=part.start)))
+        losses: LossBreakdown = task(dataclasses.replace(batch, whole=dataclasses.replace(whole, first_row=part.start)))
         losses.total.backward()
         values.update({"loss": losses.total.item(), **{name: value.item() for name, value in losses.parts.items()}})
+        values.update({"cut_texts": len(batch.cut_rows) / batch_size})
     sum_gradients([parameter for _, parameter in trainable(task)])
     return sum_counts(values, device)
 
 
 def update(
-    task: LoopTask, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, values: dict[str, float]
+    task: TrainingTask, optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, values: dict[str, float]
 ) -> dict[str, float]:
     """Clip, step, and what the recipe does afterwards; returns learning rate and gradient norm.
 
@@ -93,7 +79,7 @@ def update(
     return {"learning_rate": optimizer.param_groups[0]["lr"], "grad_norm": norm}
 
 
-def build_optimizer(task: LoopTask, recipe: Recipe) -> torch.optim.AdamW:
+def build_optimizer(task: TrainingTask, recipe: Recipe) -> torch.optim.AdamW:
     """AdamW over what trains and nothing else."""
     return torch.optim.AdamW(
         [parameter for _, parameter in trainable(task)],
@@ -104,12 +90,12 @@ def build_optimizer(task: LoopTask, recipe: Recipe) -> torch.optim.AdamW:
     )
 
 
-def trainable(task: LoopTask) -> list[tuple[str, nn.Parameter]]:
+def trainable(task: TrainingTask) -> list[tuple[str, nn.Parameter]]:
     """(name, parameter) of what trains, in the order of the modules."""
     return [(name, parameter) for name, parameter in task.named_parameters() if parameter.requires_grad]
 
 
-def _with_embeddings(task: LoopTask, batches: Sequence[Batch], whole: WholeBatch) -> WholeBatch:
+def _with_embeddings(task: TrainingTask, batches: Sequence[Batch], whole: WholeBatch) -> WholeBatch:
     """The whole step's retrieval rows, for a family that has any."""
     rows = [task.embed(batch) for batch in batches]
     given = [each for each in rows if each is not None]

@@ -10,33 +10,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
-from PIL import Image
 from torch import Tensor
 
 from gill.data import BadSample, BadSamples, Source, validation_batches
 from gill.distributed import World, gather_objects
 from gill.errors import DataError
 from gill.metrics import bleu_scores, retrieval_recalls
-from gill.training.step import LoopTask
-from gill.types import Batch, Evaluation, SampleEncoder
+from gill.types import Batch, Evaluation, Illustrator, SampleEncoder, TrainingTask
 
 # Which count of a batch each loss part is a mean over; every other part is a mean over its rows.
 _TOKEN_PARTS = ("captioning", "text")
-
-
-class Illustrator(Protocol):
-    """What a family can show beside its scores: words for pictures, pictures for conditioning."""
-
-    def describe(self, images: Tensor) -> list[str]:
-        """A caption of each picture, float[B, F] features or float[B, 3, H, W] pixels."""
-        ...
-
-    def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
-        """A picture for each float[L, C] conditioning sequence; empty where no diffusion model is at hand."""
-        ...
 
 
 @dataclass
@@ -87,7 +72,7 @@ class Validator:
     num_workers: int = 0
 
     def run(
-        self, task: LoopTask, world: World, device: torch.device, bad: BadSamples, illustrator: Illustrator | None
+        self, task: TrainingTask, world: World, device: torch.device, bad: BadSamples, illustrator: Illustrator | None
     ) -> Validation:
         """Score the set; every process gets the same result.
 
@@ -95,13 +80,12 @@ class Validator:
             DataError: not a single sample can be read, or too many are bad.
         """
         task.train(False)
-        task.gather = None  # a validation batch is whole on one process
         found = self._own_batches(task, world, device, bad, illustrator)
         task.train(True)
         return _merge(gather_objects(found))
 
     def _own_batches(
-        self, task: LoopTask, world: World, device: torch.device, bad: BadSamples, illustrator: Illustrator | None
+        self, task: TrainingTask, world: World, device: torch.device, bad: BadSamples, illustrator: Illustrator | None
     ) -> _Found:
         num_rows = len(self.source) if self.num_steps < 0 else min(len(self.source), self.num_steps * self.batch_size)
         starts = range(0, num_rows, self.batch_size)
@@ -127,6 +111,7 @@ def _add(found: _Found, number: int, batch: Batch, evaluation: Evaluation) -> No
         weight = losses.label_counts.get(name, 0) if name in _TOKEN_PARTS else len(batch)
         found.sums.update({f"{name}/sum": float(value) * weight, f"{name}/weight": weight})
     found.sums.update({"loss/sum": float(losses.total) * len(batch), "loss/weight": len(batch)})
+    found.sums.update({"cut_texts/sum": len(batch.cut_rows), "cut_texts/weight": len(batch)})
     found.sums.update(top1=evaluation.num_top1, top5=evaluation.num_top5, tokens=evaluation.num_tokens)
     if evaluation.embeddings is not None:
         found.text[number] = evaluation.embeddings.text.float().cpu()

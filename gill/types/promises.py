@@ -1,16 +1,19 @@
-"""What a family promises: a training task, an encoder of samples, a generator; and what the task reports.
+"""What a family promises: a training task, an encoder of samples, a generator, and to be built, saved and shown.
 
 Shape legend: B = samples, L x C = conditioning sequence, E = retrieval width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
+import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from gill.types.generation import GenerationOptions, ImageOutput
 from gill.types.samples import Batch, CaptionRecord, Sample, Segment
@@ -57,28 +60,28 @@ class Evaluation:
     conditioning: Tensor | None = None
 
 
-class TrainingTask(Protocol):
-    """A family's training objective. Implementations are `nn.Module`s, so DDP wraps the one `forward`."""
+class TrainingTask(nn.Module, ABC):
+    """A family's training objective: a module whose one `forward` is a step's loss, so DDP wraps one call."""
 
-    def __call__(self, batch: Batch) -> LossBreakdown:
+    @abstractmethod
+    def forward(self, batch: Batch) -> LossBreakdown:
         """Loss of a batch, or of a share of one (`batch.whole`): gradients of all shares add up to the whole's."""
-        ...
 
+    @abstractmethod
     def label_counts(self, batch: Batch) -> Mapping[str, int]:
         """Labelled tokens by objective, from the lengths alone: no network is run."""
-        ...
 
+    @abstractmethod
     def embed(self, batch: Batch) -> Embeddings | None:
         """Retrieval rows without gradient, for `WholeBatch`; None for a family without in-batch negatives."""
-        ...
 
+    @abstractmethod
     def evaluate(self, batch: Batch) -> Evaluation:
         """Losses and what validation scores, without gradient."""
-        ...
 
+    @abstractmethod
     def after_update(self) -> None:
         """What the recipe does to the weights after each optimiser update (not after each accumulation step)."""
-        ...
 
 
 class SampleEncoder(Protocol):
@@ -103,16 +106,87 @@ class Generator(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Family:
+class Illustrator(Protocol):
+    """What a family can show beside its scores: words for pictures, pictures for conditioning."""
+
+    def describe(self, images: Tensor) -> list[str]:
+        """A caption of each picture, float[B, F] features or float[B, 3, H, W] pixels."""
+        ...
+
+    def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
+        """A picture for each float[L, C] conditioning sequence; empty where no diffusion model is at hand."""
+        ...
+
+
+class ModelSettings(Protocol):
+    """What is asked of any family's model settings; everything else in them is the family's own."""
+
+    @property
+    def vision(self) -> str:
+        """Name of the vision tower, which stored image features must be of."""
+        ...
+
+    @property
+    def has_mapper(self) -> bool:
+        """Whether the model draws."""
+        ...
+
+    @property
+    def stored_target_shape(self) -> tuple[int, int] | None:
+        """(L, C) of conditioning targets that the data must hold; None when they are computed or not needed."""
+        ...
+
+
+class Family(ABC):
     """One model family as the registry knows it.
 
     Attributes:
         name: as in `gill.models`.
         presets: complete settings (`.model`, `.recipe`) by name.
-        build: (model settings, device, max_tokens, seed) -> (task, encoder), backbones loaded and what trains fresh.
     """
 
     name: str
     presets: Mapping[str, Any]
-    build: Callable[..., tuple[TrainingTask, SampleEncoder]]
+
+    @abstractmethod
+    def build(
+        self, settings: Any, device: torch.device | str, max_tokens: int, seed: int
+    ) -> tuple[TrainingTask, SampleEncoder]:
+        """Task and encoder: backbones loaded, and what trains fresh from `seed`.
+
+        Args:
+            settings: the family's model settings.
+            max_tokens: longest text.
+
+        Raises:
+            ConfigError: settings that contradict a backbone, or a name that leads nowhere.
+        """
+
+    @abstractmethod
+    def save(self, folder: Path, task: TrainingTask) -> None:
+        """Write what trains, and the settings to build the rest around it."""
+
+    @abstractmethod
+    def load(self, folder: Path, task: TrainingTask) -> None:
+        """Copy what `save` wrote into a task of the same settings.
+
+        Raises:
+            CheckpointError: it is not there, damaged, or does not fit.
+        """
+
+    @abstractmethod
+    def illustrator(
+        self,
+        task: TrainingTask,
+        encoder: SampleEncoder,
+        prompt: str,
+        max_words: int,
+        num_inference_steps: int,
+        guidance_scale: float,
+    ) -> Illustrator:
+        """Who captions and draws in a validation.
+
+        Args:
+            prompt: words every caption begins with. max_words: tokens of a caption at most.
+            num_inference_steps, guidance_scale: of the diffusion model.
+        """

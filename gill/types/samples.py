@@ -7,7 +7,7 @@ L x C = conditioning sequence, E = retrieval width, N = samples of the whole opt
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -71,6 +71,7 @@ class Sample:
         conditioning_target: float[L, C], or None.
         conditioning_ids: int64[L] caption ids of the text encoder's own tokenizer, or None.
         record: the pair as read, for reports and panels.
+        num_cut_tokens: tokens at the end of the text that were left off because it was too long.
     """
 
     text_ids: Tensor
@@ -79,6 +80,7 @@ class Sample:
     conditioning_target: Tensor | None = None
     conditioning_ids: Tensor | None = None
     record: CaptionRecord | None = None
+    num_cut_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,10 @@ class WholeBatch:
     Attributes:
         num_samples: N, over all processes and accumulation steps. first_row: where this share starts among them.
         label_counts: labelled tokens by objective over the whole, e.g. {"captioning": 190, "text": 230}.
-        text_embeddings, image_embeddings: float[N, E] detached retrieval rows of the whole; None when all are here.
+        text_embeddings, image_embeddings: float[N, E] detached retrieval rows of the whole; None when all are here or
+            `gather` fetches them.
+        gather: float[B, E] -> (float[N, E] rows of all processes in rank order, row where ours start). Others' rows are
+            constants: their own process gives them gradient. None when no other process holds rows of this step.
     """
 
     num_samples: int
@@ -96,6 +101,7 @@ class WholeBatch:
     text_embeddings: Tensor | None = None
     image_embeddings: Tensor | None = None
     first_row: int = 0
+    gather: Callable[[Tensor], tuple[Tensor, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +117,7 @@ class Batch:
         conditioning_ids: int64[B, L] for the text encoder, or None.
         is_paired: rows (2i, 2i + 1) are read as one sequence; B is then even.
         records: the pairs as read, or empty.
+        cut_rows: rows whose text was too long and lost its end.
         whole: the optimiser step this batch is a share of; None when it is all of it.
     """
 
@@ -122,6 +129,7 @@ class Batch:
     conditioning_ids: Tensor | None = None
     is_paired: bool = False
     records: tuple[CaptionRecord, ...] = ()
+    cut_rows: tuple[int, ...] = ()
     whole: WholeBatch | None = None
 
     def __post_init__(self) -> None:
@@ -165,6 +173,7 @@ class Batch:
             conditioning_ids=_stack_all("conditioning_ids", [s.conditioning_ids for s in samples]),
             is_paired=is_paired,
             records=tuple(sample.record for sample in samples if sample.record is not None),
+            cut_rows=tuple(row for row, sample in enumerate(samples) if sample.num_cut_tokens),
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:

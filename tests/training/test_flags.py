@@ -81,7 +81,7 @@ def test_every_flag_of_gill_sets_something() -> None:
     )
     assert (run.seed, run.print_freq, run.input_prompt) == (6, 4, "A picture of")
     assert (data.train, data.val, data.dataset_dir, data.image_dir) == ("cc3m", "cc3m", "here", "there")
-    assert (command.folder, command.resume, command.image_size, command.is_evaluation) == (
+    assert (command.folder, command.resume, model.image_size, command.is_evaluation) == (
         "logs/run",
         "ckpt",
         224,

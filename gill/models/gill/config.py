@@ -27,6 +27,7 @@ class GillConfig:
         img_token_name: "[IMG{}]", numbered from 0, or one name for R = 1.
         mapper: one of `gill.mappers.MAPPERS`; mapper_width, mapper_layers, mapper_heads: its Transformer.
         conditioning_length, conditioning_width: L and C; None reads them from the diffusion model.
+        image_size: side of the pictures in pixels, to be compared with the vision tower's; None takes the tower's.
         conditioning_distance: one of `gill.objectives.CONDITIONING_DISTANCES`.
         captioning_weight, text_weight, contrastive_weight, conditioning_weight: of the objectives; a conditioning
             weight of 0 leaves the mapper out of the model.
@@ -72,6 +73,7 @@ class GillConfig:
     img_logit_rule: str = "absolute"
     frozen_dtype: str = "float32"
     attention: str = "sdpa"
+    image_size: int | None = None
 
     def __post_init__(self) -> None:
         require_known("mapper", self.mapper, MAPPERS)
@@ -106,6 +108,14 @@ class GillConfig:
     def has_mapper(self) -> bool:
         """Whether the model draws."""
         return self.conditioning_weight > 0
+
+    @property
+    def stored_target_shape(self) -> tuple[int, int] | None:
+        """(L, C) of conditioning targets that the data must hold; None when computed, not needed or of unknown size."""
+        shape = (self.conditioning_length, self.conditioning_width)
+        if self.diffusion or not self.has_mapper or shape[0] is None or shape[1] is None:
+            return None
+        return shape[0], shape[1]
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ class GillEncoder:
         Raises:
             DataError: an empty text, a text that names [IMG] tokens, or a context whose pictures are not all given.
         """
-        text_ids = self.text_ids(record)
+        text_ids, num_cut_tokens = self.text_ids(record)
         if int((text_ids == IMAGE_SLOT).sum()) != len(context_images):
             raise DataError(
                 f"{_place(record)}: the context does not fit its {len(context_images)} pictures; raise max_tokens"
@@ -123,10 +123,11 @@ class GillEncoder:
             conditioning_target=conditioning_target,
             conditioning_ids=None if conditioning_target is not None else self._conditioning_ids(record.caption),
             record=record,
+            num_cut_tokens=num_cut_tokens,
         )
 
-    def text_ids(self, record: CaptionRecord) -> Tensor:
-        """int64[T] ids of what the language model reads; captions are cut to `max_text_tokens`.
+    def text_ids(self, record: CaptionRecord) -> tuple[Tensor, int]:
+        """int64[T] ids of what the language model reads, and how many a caption lost beyond `max_text_tokens`.
 
         Raises:
             DataError: as `encode`.
@@ -139,7 +140,7 @@ class GillEncoder:
         room = self.max_text_tokens - 1
         if record.context and len(ids) > room:
             raise DataError(f"{_place(record)}: the context has {len(ids)} tokens, {room} fit; raise max_tokens")
-        return torch.tensor([self.tokenizer.bos_id, *ids[:room]])
+        return torch.tensor([self.tokenizer.bos_id, *ids[:room]]), max(len(ids) - room, 0)
 
     def pixels(self, image: Image.Image | Tensor) -> Tensor:
         """float[3, H, W] of a picture, or the stored feature itself.

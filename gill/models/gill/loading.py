@@ -61,9 +61,13 @@ def build_model(
     """A model around loaded backbones; what trains starts from `seed`, in float32 (float64 with float64 backbones).
 
     Raises:
-        ConfigError: conditioning sizes that contradict the diffusion model, or are unknown.
+        ConfigError: sizes that contradict the diffusion model or the vision tower, or are unknown.
     """
     shape = conditioning_shape(config, backbones.conditioning)
+    if config.image_size not in (None, backbones.vision.image_size):
+        raise ConfigError(
+            f"image_size={config.image_size}: {config.vision} reads {backbones.vision.image_size}; leave it out"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GillModel(

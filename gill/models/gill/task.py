@@ -8,11 +8,10 @@ Shape legend: B = samples of this share, N = of the whole step, R = [IMG] tokens
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gill.models.gill.model import GillModel, Hidden
 from gill.models.gill.sequence import TokenRows, captioning_rows, text_rows
@@ -23,9 +22,7 @@ from gill.objectives import (
     shared_gradient,
     token_cross_entropy,
 )
-from gill.types import Batch, Embeddings, Evaluation, LossBreakdown, WholeBatch
-
-Gather = Callable[[Tensor], tuple[Tensor, int]]
+from gill.types import Batch, Embeddings, Evaluation, LossBreakdown, TrainingTask, WholeBatch
 
 
 @dataclass(frozen=True)
@@ -49,17 +46,12 @@ class _Passes:
     text: _Pass
 
 
-class GillTask(nn.Module):
-    """The losses of a `GillModel`.
+class GillTask(TrainingTask):
+    """The losses of a `GillModel`."""
 
-    Args:
-        gather: float[B, E] -> (float[N, E] rows of all processes in rank order, row where ours start). Others' rows are
-            constants: their own process gives them gradient. None for a single process.
-    """
-
-    def __init__(self, model: GillModel, gather: Gather | None = None) -> None:
+    def __init__(self, model: GillModel) -> None:
         super().__init__()
-        self.model, self.gather = model, gather
+        self.model = model
 
     def forward(self, batch: Batch) -> LossBreakdown:
         """Loss of a batch, or of a share of one: values and gradients of all shares add up to the whole's.
@@ -177,14 +169,17 @@ class GillTask(nn.Module):
         """The whole's InfoNCE with gradient for this share's rows; its value counts by the share's size."""
         text_BE, image_BE = self._retrieval_rows(passes.features, passes.text)
         share = len(text_BE) / whole.num_samples
-        text_NE = self._among_all(text_BE, whole.text_embeddings, whole.first_row)
-        image_NE = self._among_all(image_BE, whole.image_embeddings, whole.first_row)
+        text_NE = _among_all(text_BE, whole.text_embeddings, whole)
+        image_NE = _among_all(image_BE, whole.image_embeddings, whole)
         loss = contrastive_loss(text_NE, image_NE, shared_gradient(self.model.logit_scale, share).exp())
         return share * loss.detach() + (loss - loss.detach())
 
-    def _among_all(self, own_BE: Tensor, all_NE: Tensor | None, first_row: int) -> Tensor:
-        if all_NE is None and self.gather is not None:
-            all_NE, first_row = self.gather(own_BE.detach())
-        if all_NE is None:
-            return own_BE
-        return torch.cat([all_NE[:first_row], own_BE, all_NE[first_row + len(own_BE) :]])
+
+def _among_all(own_BE: Tensor, all_NE: Tensor | None, whole: WholeBatch) -> Tensor:
+    """float[N, E] retrieval rows of the whole step, ours with gradient among the others' as constants."""
+    first_row = whole.first_row
+    if all_NE is None and whole.gather is not None:
+        all_NE, first_row = whole.gather(own_BE.detach())
+    if all_NE is None:
+        return own_BE
+    return torch.cat([all_NE[:first_row], own_BE, all_NE[first_row + len(own_BE) :]])

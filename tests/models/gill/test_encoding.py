@@ -34,9 +34,11 @@ def test_img_tokens_follow_the_class_token(encoder: GillEncoder) -> None:
 
 
 def test_a_text_opens_with_the_beginning_of_sequence_and_is_cut_to_fit(encoder: GillEncoder) -> None:
-    ids = encoder.text_ids(record("ab"))
+    ids, num_cut = encoder.text_ids(record("ab"))
     assert ids.tolist() == [2, *encoder.tokenizer.words("ab")]
-    assert len(encoder.text_ids(record("x" * 99))) == 24 - 4
+    assert num_cut == 0
+    ids, num_cut = encoder.text_ids(record("x" * 99))
+    assert len(ids) == 24 - 4 and num_cut == 99 - (len(ids) - 1)
 
 
 def test_a_sample_holds_pixels_and_conditioning_ids(encoder: GillEncoder) -> None:

@@ -56,9 +56,8 @@ def test_rows_gathered_from_other_processes_are_negatives() -> None:
     wanted = task(batch).parts["contrastive"]
     embeddings = task.embed(batch)
     whole = WholeBatch(4, task.label_counts(batch))
-    rows = iter([embeddings.text, embeddings.image] * 2)
-    task.gather = lambda own: (next(rows), 2)
-    share = task(cut(batch, 2, 4, whole))
+    rows = iter([embeddings.text, embeddings.image])
+    share = task(cut(batch, 2, 4, dataclasses.replace(whole, gather=lambda own: (next(rows), 2))))
     with_first_row = task(
         cut(batch, 2, 4, dataclasses.replace(whole, text_embeddings=embeddings.text, image_embeddings=embeddings.image))
     )
