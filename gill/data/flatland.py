@@ -2,7 +2,10 @@
 
 Captions are the papers' training data. With `contexts="mixed"` a part of the samples are interleaved contexts instead
 (stories with none or all of their pictures, dialogues of some rounds) whose paired picture is the one they lead to:
-a language model of two million parameters does not learn to read long contexts from captions alone.
+a language model of two million parameters does not learn to read long contexts from captions alone. Samples then come
+in pairs: the second of a caption, of a whole dialogue and of an illustrated story differs from the first in one fact
+(in colours that only the earlier pictures tell), since thirty random pictures are told apart without most facts; and
+conditioning targets are made of one canonical caption a scene, whatever words were read.
 """
 
 from __future__ import annotations
@@ -15,7 +18,8 @@ from gill.data.bad import BadSample
 from gill.data.sources import Example
 from gill.errors import UnknownNameError
 from gill.flatland.captions import caption, random_caption
-from gill.flatland.dialogues import dialogue, dialogue_text
+from gill.flatland.dialogues import NUM_ROUNDS, dialogue_about, dialogue_text
+from gill.flatland.neighbours import neighbour, recoloured
 from gill.flatland.pictures import draw
 from gill.flatland.stories import Story, story
 from gill.flatland.world import Scene, item_rng, sample_scene
@@ -24,7 +28,8 @@ from gill.types import CaptionRecord, Segment
 CONTEXTS = ("mixed", "none")
 # Shares of captions, stories and dialogues in "mixed": half of the samples are the papers' own.
 _SHARES = (0.5, 0.28, 0.22)
-STORY_FORMS = ("1cap", "5cap", "5cap4img")
+ILLUSTRATED = "5cap4img"
+STORY_FORMS = ("1cap", "5cap", ILLUSTRATED)
 _STORY_FORM_SHARES = (0.1, 0.35, 0.55)
 # How many rounds of a dialogue are read: mostly all, since only they tell the whole picture.
 _ROUNDS = (1, 2, 5, 6, 8, 10, 10, 10)
@@ -48,6 +53,7 @@ class FlatlandSource:
     def __init__(self, split: str, size: int, seed: int, contexts: str = "mixed") -> None:
         _require("contexts", contexts, CONTEXTS)
         self.split, self.size, self.seed, self.contexts = split, size, seed, contexts
+        self.group_size = 2 if contexts == "mixed" else 1
 
     def __len__(self) -> int:
         return self.size
@@ -63,21 +69,50 @@ class FlatlandSource:
 
     def read(self, index: int) -> Example:
         """One sample."""
-        rng = item_rng(self.seed, self.split, "sample", index)
+        rng = item_rng(self.seed, self.split, "sample", index // self.group_size)
+        is_second = index % self.group_size > 0
         kind = rng.choices(("caption", "story", "dialogue"), _SHARES)[0] if self.contexts == "mixed" else "caption"
-        if kind == "caption":
-            scene = sample_scene(rng, self.split)
-            return self._example(index, scene, random_caption(rng, scene), ())
-        scene, context = self._story(rng) if kind == "story" else self._dialogue(rng)
-        return self._example(index, scene, caption(scene), context)
+        if kind == "story":
+            scene, context = self._story(rng, is_second)
+            return self._example(index, scene, caption(scene), context)
+        if kind == "dialogue":
+            scene, context = self._dialogue(rng, is_second)
+            return self._example(index, scene, caption(scene), context)
+        scene = sample_scene(rng, self.split)
+        if is_second:
+            scene = self._neighbour(rng, scene)
+        words = random_caption(rng, scene)
+        if self.contexts == "none":
+            return self._example(index, scene, words, ())
+        return self._example(index, scene, caption(scene), (Segment(text=words),))
 
-    def _story(self, rng: Random) -> tuple[Scene, tuple[Segment, ...]]:
-        told = story(self.split, rng.randrange(_NUM_INDEXED), self.seed)
-        return told.scenes[-1], story_context(told, rng.choices(STORY_FORMS, _STORY_FORM_SHARES)[0])
+    def _story(self, rng: Random, is_second: bool) -> tuple[Scene, tuple[Segment, ...]]:
+        """A story in some form; the second one has the same texts and other colours where its pictures are shown."""
+        form = rng.choices(STORY_FORMS, _STORY_FORM_SHARES)[0]
+        told = self._any_story(rng)
+        while form == ILLUSTRATED and (other := recoloured(rng, told, self.split)) is None:
+            told = self._any_story(rng)
+        if is_second:
+            told = other if form == ILLUSTRATED else self._any_story(rng)
+        return told.scenes[-1], story_context(told, form)
 
-    def _dialogue(self, rng: Random) -> tuple[Scene, tuple[Segment, ...]]:
-        asked = dialogue(self.split, rng.randrange(_NUM_INDEXED), self.seed)
-        return asked.scene, (Segment(text=dialogue_text(asked.rounds[: rng.choice(_ROUNDS)])),)
+    def _any_story(self, rng: Random) -> Story:
+        return story(self.split, rng.randrange(_NUM_INDEXED), self.seed)
+
+    def _dialogue(self, rng: Random, is_second: bool) -> tuple[Scene, tuple[Segment, ...]]:
+        """Some rounds; of a whole dialogue the second one is about a scene that differs in one fact."""
+        num_rounds = rng.choice(_ROUNDS)
+        scene = sample_scene(rng, self.split, num_things=2)
+        if is_second:
+            is_whole = num_rounds == NUM_ROUNDS
+            scene = self._neighbour(rng, scene) if is_whole else sample_scene(rng, self.split, num_things=2)
+        asked = dialogue_about(rng, scene)
+        return asked.scene, (Segment(text=dialogue_text(asked.rounds[:num_rounds])),)
+
+    def _neighbour(self, rng: Random, scene: Scene) -> Scene:
+        while (other := neighbour(rng, scene, self.split)).content() == scene.content():
+            pass
+        return other
 
     def _example(self, index: int, scene: Scene, words: str, context: tuple[Segment, ...]) -> Example:
         source, line = self.place(index)

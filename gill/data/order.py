@@ -3,6 +3,7 @@
 Neither workers nor processes nor restarts change it, and any step is found without walking through those before it.
 Step s reads positions [s B, (s + 1) B) of an endless row of passes over the data, each freshly shuffled. With lengths,
 the rows of a window of batches are sorted by length before they are cut into batches, and the batches are shuffled.
+Without lengths, rows of one group stay neighbours.
 
 Shape legend: B = global batch size, N = rows of the data set.
 """
@@ -26,20 +27,30 @@ class BatchOrder:
     Args:
         num_rows: N. batch_size: B.
         lengths: int[N], or None for no sorting.
+        group_size: rows that stay neighbours; divides N and B, and goes with no lengths.
 
     Raises:
-        ConfigError: no rows, or no batch.
+        ConfigError: no rows, no batch, or groups that would be torn.
     """
 
-    def __init__(self, num_rows: int, batch_size: int, seed: int, lengths: np.ndarray | None = None) -> None:
+    def __init__(
+        self, num_rows: int, batch_size: int, seed: int, lengths: np.ndarray | None = None, group_size: int = 1
+    ) -> None:
         if num_rows < 1 or batch_size < 1:
             raise ConfigError(f"rows and batch size must be above 0, got {num_rows} and {batch_size}")
+        if group_size > 1 and (num_rows % group_size or batch_size % group_size or lengths is not None):
+            raise ConfigError(
+                f"rows come in groups of {group_size}; {num_rows} rows and a batch of {batch_size} must be multiples "
+                "of it, and rows cannot be sorted by length"
+            )
         self.num_rows, self.batch_size, self.seed, self.lengths = num_rows, batch_size, seed, lengths
+        self.group_size = group_size
         self._permutation = lru_cache(maxsize=2)(self._shuffled_pass)
         self._window = lru_cache(maxsize=2)(self._sorted_window)
 
     def __getstate__(self) -> dict[str, object]:
-        return {"num_rows": self.num_rows, "batch_size": self.batch_size, "seed": self.seed, "lengths": self.lengths}
+        names = ("num_rows", "batch_size", "seed", "lengths", "group_size")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state: dict[str, object]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -59,7 +70,8 @@ class BatchOrder:
         )
 
     def _shuffled_pass(self, number: int) -> np.ndarray:
-        return np.random.default_rng([self.seed, _PASS, number]).permutation(self.num_rows)
+        groups = np.random.default_rng([self.seed, _PASS, number]).permutation(self.num_rows // self.group_size)
+        return (groups[:, None] * self.group_size + np.arange(self.group_size)).ravel()
 
     def _sorted_window(self, number: int) -> np.ndarray:
         """int64[WINDOW_BATCHES, B]."""

@@ -40,6 +40,11 @@ class Source(Protocol):
         ...
 
     @property
+    def group_size(self) -> int:
+        """g: rows [g i, g (i + 1)) stand side by side in a batch, as hard negatives of each other; 1 for none."""
+        ...
+
+    @property
     def bad_rows(self) -> Sequence[BadSample]:
         """What was found unusable already when the source was opened; not among its rows."""
         ...
@@ -66,6 +71,8 @@ class CaptionFile:
         features: read instead of the pictures, when given.
         targets: stored conditioning targets, when given.
     """
+
+    group_size = 1
 
     def __init__(
         self,

@@ -38,7 +38,11 @@ class Dialogue:
 def dialogue(split: str, index: int, seed: int = 0) -> Dialogue:
     """Dialogue number `index` of a split. The first two rounds ask what the things are; the rest is shuffled."""
     rng = item_rng(seed, split, "dialogue", index)
-    scene = sample_scene(rng, split, num_things=2)
+    return dialogue_about(rng, sample_scene(rng, split, num_things=2))
+
+
+def dialogue_about(rng: Random, scene: Scene) -> Dialogue:
+    """A dialogue about a scene of two things."""
     opening = [Round(f"what is at the {thing.cell}", f"a {thing.shape}") for thing in scene.things]
     rest = _about_scene(rng, scene) + [each for thing in scene.things for each in _about_thing(thing)]
     rng.shuffle(opening)

@@ -9,8 +9,6 @@ Retrieval is near perfect long before the pooled vector tells shapes (the other 
 phase locks the text tower and trains the vision tower on, with a linear read-out (LiT, arXiv:2111.07991).
 """
 
-from dataclasses import replace
-from random import Random
 from typing import TypeVar
 
 import torch
@@ -19,6 +17,7 @@ from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from gill.flatland.captions import random_caption
+from gill.flatland.neighbours import neighbour
 from gill.flatland.pictures import draw_batch
 from gill.flatland.world import (
     CELLS,
@@ -27,13 +26,8 @@ from gill.flatland.world import (
     SHAPES,
     SIZES,
     Scene,
-    Thing,
     item_rng,
-    make_scene,
-    random_look,
-    random_offset,
     sample_scene,
-    split_of,
 )
 from scripts.flatland.common import BuildContext, Training, half_on_cpu, to_pixels
 
@@ -181,49 +175,13 @@ def facts_of(scene: Scene) -> list[int]:
     return [*facts, PLACES.index(scene.place)]
 
 
-def neighbour(rng: Random, scene: Scene) -> Scene:
-    """A training scene that differs in one fact, or in an exchange of two."""
-    while True:
-        changed = _changed(rng, scene)
-        if len({thing.shape for thing in changed.things}) == len(changed.things) and split_of(changed) == "train":
-            return changed
-
-
-def _changed(rng: Random, scene: Scene) -> Scene:
-    things = list(scene.things)
-    index = rng.randrange(len(things))
-    thing = things[index]
-    shape, colour, size = random_look(rng)
-    free = [cell for cell in CELLS if scene.thing_at(cell) is None]
-    kind = rng.choice(("shape", "colour", "size", "cell", "place", "swap"))
-    if kind == "place":
-        return make_scene(rng.choice(PLACES), _moved(rng, things))
-    if kind == "swap" and len(things) == 2:
-        name = rng.choice(("colour", "shape", "size", "cell"))
-        one, two = things
-        things = [replace(one, **{name: getattr(two, name)}), replace(two, **{name: getattr(one, name)})]
-        return make_scene(scene.place, _moved(rng, things))
-    changes = {
-        "shape": replace(thing, shape=shape),
-        "colour": replace(thing, colour=colour),
-        "size": replace(thing, size=size),
-        "cell": replace(thing, cell=rng.choice(free)),
-    }
-    things[index] = changes.get(kind, changes["colour"])
-    return make_scene(scene.place, _moved(rng, things))
-
-
-def _moved(rng: Random, things: list[Thing]) -> list[Thing]:
-    return [replace(thing, offset=random_offset(rng)) for thing in things]
-
-
 def training_scenes(seed: int, step: int, count: int) -> list[Scene]:
     """The scenes of one step: after the first steps, half of them are neighbours of the other half."""
     rng = item_rng(seed, "train", "clip", step)
     if step < EASY_STEPS:
         return [sample_scene(rng, "train") for _ in range(count)]
     found = [sample_scene(rng, "train") for _ in range(count // 2)]
-    return found + [neighbour(rng, scene) for scene in found]
+    return found + [neighbour(rng, scene, "train") for scene in found]
 
 
 def batch(tokenizer: CLIPTokenizer, seed: int, step: int, device: torch.device) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ from gill.data import (
     BatchOrder,
     CaptionFile,
     CaptionTable,
+    Example,
     FlatlandSource,
     Share,
     training_steps,
@@ -115,17 +116,48 @@ def test_bad_samples_are_reported_once_and_capped(tmp_path: Path) -> None:
         again.add([BadSample("c.tsv", 4, ""), BadSample("c.tsv", 5, "c.tsv:5: broken")], num_tried=6)
 
 
+def _kind(example: Example) -> str:
+    words = example.record.context[-1].text or ""
+    if example.context_images:
+        return "illustrated story"
+    if words.startswith("Q:"):
+        return "dialogue"
+    try:
+        read_caption(words)
+    except ValueError:
+        return "story"
+    return "caption"
+
+
 def test_flatland_mixes_captions_and_contexts() -> None:
-    examples = [FlatlandSource("train", 100, 0).read(index) for index in range(60)]
-    kinds = [("picture" if e.context_images else "text") if e.record.context else "caption" for e in examples]
-    assert {kind: kinds.count(kind) for kind in sorted(set(kinds))} == {"caption": 31, "picture": 10, "text": 19}
+    examples = [FlatlandSource("train", 400, 0).read(index) for index in range(400)]
+    kinds = [_kind(example) for example in examples]
+    shares = {kind: kinds.count(kind) / 400 for kind in set(kinds)}
+    expected = {"caption": 0.5, "illustrated story": 0.154, "story": 0.126, "dialogue": 0.22}
+    assert shares == pytest.approx(expected, abs=0.06)
     for example in examples[:20]:
         seen, told = read_picture(example.image), read_caption(example.record.caption)  # type: ignore[arg-type]
         assert seen.content() == told.content()
 
 
+def test_mixed_samples_come_in_pairs() -> None:
+    """The canonical captions differ; an illustrated story has the same texts and other colours."""
+    source = FlatlandSource("train", 400, 0)
+    for index in range(0, 200, 2):
+        first, second = source.read(index), source.read(index + 1)
+        if _kind(first) == "caption":
+            assert first.record.caption != second.record.caption
+        if _kind(first) == "illustrated story":
+            assert [p.text for p in first.record.context] == [p.text for p in second.record.context]
+            looks = [
+                [(thing.shape, thing.size, thing.cell) for thing in read_caption(each.record.caption).things]
+                for each in (first, second)
+            ]
+            assert looks[0] == looks[1] and first.record.caption != second.record.caption
+
+
 def test_flatland_without_contexts_is_the_papers_recipe() -> None:
     source = FlatlandSource("train", 100, 0, contexts="none")
-    assert not any(source.read(index).record.context for index in range(30))
+    assert not any(source.read(index).record.context for index in range(30)) and source.group_size == 1
     with pytest.raises(UnknownNameError, match="mixed, none"):
         FlatlandSource("train", 100, 0, contexts="some")

@@ -23,6 +23,15 @@ def test_a_batch_may_be_larger_than_the_data() -> None:
     assert np.bincount(BatchOrder(3, 7, seed=0).rows(0)).min() >= 2
 
 
+def test_groups_stay_side_by_side() -> None:
+    order = BatchOrder(30, 6, seed=2, group_size=3)
+    rows = np.concatenate([order.rows(step) for step in range(5)])
+    assert sorted(rows.tolist()) == list(range(30)) and rows.tolist() != list(range(30))
+    assert all((group == group[0] + np.arange(3)).all() and group[0] % 3 == 0 for group in rows.reshape(-1, 3))
+    with pytest.raises(ConfigError, match="groups of 3"):
+        BatchOrder(30, 8, seed=2, group_size=3)
+
+
 def test_any_step_is_found_without_those_before() -> None:
     order = BatchOrder(100, 8, seed=3, lengths=np.arange(100))
     far = order.rows(10_000)

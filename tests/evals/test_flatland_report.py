@@ -9,6 +9,7 @@ import torch
 from evals.flatland_report import (
     Query,
     Reader,
+    any_stories,
     caption_queries,
     dialogue_queries,
     first_hits,
@@ -17,6 +18,7 @@ from evals.flatland_report import (
     nested,
     report,
     story_queries,
+    twin_stories,
 )
 from gill.data import STORY_FORMS
 from gill.flatland import draw, split_of
@@ -24,17 +26,27 @@ from main import main as train
 
 
 def test_galleries_are_distinct_and_held_out() -> None:
-    groups = [caption_queries(40), story_queries(40, "5cap4img"), dialogue_queries(40, 5)]
+    stories = [story_queries(told, "5cap4img") for told in (any_stories(40), twin_stories(40))]
+    groups = [caption_queries(40), *stories, dialogue_queries(40, 5)]
     for queries in groups:
         assert len({query.scene.content() for query in queries}) == 40
         assert {split_of(query.scene) for query in queries} == {"test"}
 
 
 def test_forms_ask_for_the_same_pictures() -> None:
-    forms = [[query.scene for query in story_queries(10, form)] for form in STORY_FORMS]
+    told = any_stories(10)
+    forms = [[query.scene for query in story_queries(told, form)] for form in STORY_FORMS]
     assert forms[0] == forms[1] == forms[2]
-    shown = [[part.image is not None for part in story_queries(1, form)[0].context] for form in STORY_FORMS]
+    shown = [[part.image is not None for part in story_queries(told, form)[0].context] for form in STORY_FORMS]
     assert [sum(each) for each in shown] == [0, 0, 4]
+
+
+def test_twins_differ_in_colours_alone() -> None:
+    last = [told.scenes[-1] for told in twin_stories(8)]
+    for one, two in zip(last[::2], last[1::2], strict=True):
+        outlines = [(each.place, [(t.shape, t.size, t.cell) for t in each.things]) for each in (one, two)]
+        colours = [[t.colour for t in each.things] for each in (one, two)]
+        assert outlines[0] == outlines[1] and colours[0] != colours[1]
 
 
 def test_a_picture_of_the_context_is_no_candidate_and_a_tie_is_no_hit() -> None:
@@ -72,7 +84,7 @@ def test_a_report_of_a_perfect_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(Reader, "draw", lambda self, queries, name: [draw(query.scene) for query in queries])
     found = report(tmp_path / "run", 4)
     levels = dict.fromkeys(STORY_FORMS, 1.0)
-    assert found["t2i_r1_4"] == 1 and found["story_r1_4"] == levels
+    assert found["t2i_r1_4"] == 1 and found["story_r1_4"] == found["story_any_r1_4"] == levels
     assert found["dialog_r1_4"] == {"1": 1.0, "5": 1.0, "10": 1.0}
     marks = {"place": 1.0, "cells": 1.0, "shape": 1.0, "colour": 1.0, "shape_colour_cell": 1.0}
     assert found["generated"] == found["generated_from_true_caption"] == marks

@@ -1,11 +1,14 @@
 """Scenes: drawn from seeds, owned by one split each, counted right."""
 
 import itertools
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from gill.errors import ConfigError
+from gill.flatland.neighbours import neighbour, recoloured
+from gill.flatland.stories import story
 from gill.flatland.world import (
     CELLS,
     COLOURS,
@@ -84,3 +87,40 @@ def test_bad_requests_say_what_is_wanted(split, size, message):
 def test_items_do_not_depend_on_each_other():
     assert item_rng(0, "train", "scene", 7).random() == item_rng(0, "train", "scene", 7).random()
     assert item_rng(0, "train", "scene", 7).random() != item_rng(0, "train", "scene", 8).random()
+
+
+def test_neighbours_differ_in_one_kind_of_fact():
+    def without(scene, kind):
+        things = sorted(
+            tuple("" if name == kind else getattr(thing, name) for name in ("cell", "shape", "colour", "size"))
+            for thing in scene.things
+        )
+        return "" if kind == "place" else scene.place, things
+
+    rng, found = Random(3), set()
+    for scene in scenes("train", 200, seed=5):
+        other = neighbour(rng, scene, "train")
+        assert split_of(other) == "train"
+        kinds = [
+            kind
+            for kind in ("place", "cell", "shape", "colour", "size")
+            if without(scene, kind) == without(other, kind)
+        ]
+        assert kinds
+        found |= set(kinds) if len(kinds) == 1 else set()
+    assert found == {"place", "cell", "shape", "colour", "size"}
+
+
+def test_a_recoloured_story_has_the_same_texts_and_other_colours():
+    rng = Random(3)
+    pairs = [(told, recoloured(rng, told, "train")) for told in (story("train", index) for index in range(30))]
+    changed = [(told, other) for told, other in pairs if other is not None]
+    assert len(changed) > 15
+    for told, other in changed:
+        assert told.texts == other.texts
+        assert all(split_of(scene) == "train" for scene in other.scenes)
+        for one, two in zip(told.scenes, other.scenes, strict=True):
+            assert [replace(t, colour="") for t in one.things] == [replace(t, colour="") for t in two.things]
+        assert (
+            sum(a.colour != b.colour for a, b in zip(told.scenes[-1].things, other.scenes[-1].things, strict=True)) == 1
+        )
