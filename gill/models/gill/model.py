@@ -28,8 +28,9 @@ class Hidden:
 
     Attributes:
         frozen: float[n, D] of positions before the first trainable one of their row, no gradient; possibly empty.
-        live: float[S - n, D] of the others.
-        is_live: bool[S]. index: int64[S], place of each position within its part; both on the host.
+        live: float[m, D] of the others that were asked for.
+        is_live: bool[S]. index: int64[S], place of each position within its part, out of range for a position that was
+            not asked for; both on the host.
     """
 
     frozen: Tensor
@@ -128,12 +129,14 @@ class GillModel(nn.Module):
         learned = torch.cat(trainable).to(words.dtype)[index]
         return torch.where((ids >= self.vocabulary.num_words)[..., None], learned, words)
 
-    def hidden(self, rows: TokenRows, visual: Tensor | None, splits: bool = True) -> Hidden:
+    def hidden(self, rows: TokenRows, visual: Tensor | None, splits: bool = True, reads_last: bool = True) -> Hidden:
         """Last hidden states of all rows; without gradient wherever none can flow.
 
         Args:
             rows: on the host. visual: float[pictures, V, D].
             splits: False when nearly every position carries gradient anyway, as in captioning.
+            reads_last: False when nobody asks for the state of a row's last token, as in captioning, where it is
+                predicted and predicts nothing.
 
         Raises:
             ShapeError: a row longer than the language model has positions for.
@@ -145,9 +148,12 @@ class GillModel(nn.Module):
             raise ShapeError(
                 f"a row has {length} tokens, the language model reads {limit}; lower max_tokens or do not pair"
             )
-        frozen, live = pack(rows, self.vocabulary.num_words, splits)
+        frozen, live = pack(rows, self.vocabulary.num_words, splits, reads_last)
         is_live = torch.zeros(len(rows.ids), dtype=torch.bool).index_fill(0, live.places, True)
-        index = torch.where(is_live, is_live.cumsum(0), (~is_live).cumsum(0)) - 1
+        index = torch.full((len(rows.ids),), len(rows.ids))
+        for grid in (frozen, live):
+            if grid is not None:
+                index[grid.places] = torch.arange(len(grid.places))
         cache, keys = None, []
         frozen_hidden = self._nothing_hidden().frozen
         if frozen is not None:

@@ -40,23 +40,29 @@ class Grid:
         return Grid(*(getattr(self, name).to(device) for name in ("places", "cells", "ids", "positions", "rows")))
 
 
-def pack(rows: TokenRows, first_trainable_id: int, splits: bool = True) -> tuple[Grid | None, Grid]:
+def pack(
+    rows: TokenRows, first_trainable_id: int, splits: bool = True, reads_last: bool = True
+) -> tuple[Grid | None, Grid]:
     """Split rows where gradient begins and lay both parts out in the same bins.
 
     Args:
         first_trainable_id: ids from here on carry gradient.
         splits: False leaves everything in the second part.
+        reads_last: False leaves out the last position of every row, on which no other depends.
 
     Returns:
         (positions before the first trainable one of their row, or None if there are none; the others).
     """
-    is_live = torch.ones_like(rows.ids, dtype=torch.bool)
+    is_read = torch.ones_like(rows.ids, dtype=torch.bool)
+    if not reads_last:
+        is_read[torch.bincount(rows.rows).cumsum(0) - 1] = False
+    is_live = is_read
     if splits:
         first = _first_positions(rows, rows.ids >= first_trainable_id)
-        is_live = rows.positions >= first[rows.rows]
-    bins = _assign_bins(torch.bincount(rows.rows, minlength=rows.num_rows))
-    frozen = None if bool(is_live.all()) else _grid(rows, ~is_live, bins)
-    return frozen, _grid(rows, is_live, bins)
+        is_live = is_read & (rows.positions >= first[rows.rows])
+    bins = _assign_bins(torch.bincount(rows.rows[is_read], minlength=rows.num_rows))
+    is_frozen = is_read & ~is_live
+    return _grid(rows, is_frozen, bins) if bool(is_frozen.any()) else None, _grid(rows, is_live, bins)
 
 
 def attention_mask(queries: Grid, keys: list[Grid], dtype: torch.dtype) -> Tensor:

@@ -108,7 +108,7 @@ class GillTask(TrainingTask):
         features = self._picture_features(batch)
         visual = self.model.visual_prefix(features)
         captions = self.captioning_rows(batch)
-        captioning = _Pass(captions, self.model.hidden(captions, visual, splits=False))
+        captioning = _Pass(captions, self.model.hidden(captions, visual, splits=False, reads_last=False))
         return _Passes(features, captioning, self._text_pass(batch, visual))
 
     def _text_pass(self, batch: Batch, visual: Tensor) -> _Pass:
