@@ -1,6 +1,6 @@
 """Answering prompts: options, pictures and events, and what a generator needs of an index and a diffusion model.
 
-Shape legend: E = retrieval width, L x C = conditioning sequence, Q = queries.
+Shape legend: N = pictures of an index, E = retrieval width, L x C = conditioning sequence, Q = queries.
 """
 
 from __future__ import annotations
@@ -76,6 +76,7 @@ class GenerationOptions:
         guidance_scale: classifier-free guidance of the diffusion model; num_inference_steps: its steps; None leaves
             both to the model's own defaults.
         stop_at_newline: end the reply at the first newline after a word, as the originals cut it.
+        repeats_bos: every text of the prompt begins with a beginning of sequence, not only the first.
 
     Raises:
         GenerationError: a value outside its range, or settings that contradict each other.
@@ -96,6 +97,7 @@ class GenerationOptions:
     guidance_scale: float | None = None
     num_inference_steps: int | None = None
     stop_at_newline: bool = True
+    repeats_bos: bool = False
 
     def __post_init__(self) -> None:
         for name in ("num_words", "min_word_tokens", "temperature", "top_k", "max_num_images", "num_retrieved"):
@@ -152,14 +154,17 @@ class Hit:
 
 
 class PictureIndex(Protocol):
-    """Retrieval rows of many pictures, with the place each came from.
+    """Retrieval rows of many pictures, with the place each came from."""
 
-    Attributes:
-        num_images: N. width: E.
-    """
+    @property
+    def num_images(self) -> int:
+        """N."""
+        ...
 
-    num_images: int
-    width: int
+    @property
+    def width(self) -> int:
+        """E."""
+        ...
 
     def search(self, queries: Tensor, count: int) -> list[list[Hit]]:
         """The `count` best pictures of each float[Q, E] unit row, best first; fewer if the index is smaller."""
@@ -179,13 +184,12 @@ class PictureSource(Protocol):
 
 
 class Drawer(Protocol):
-    """A text-to-image model that is conditioned on sequences instead of words.
+    """A text-to-image model that is conditioned on sequences instead of words."""
 
-    Attributes:
-        conditioning_shape: (L, C).
-    """
-
-    conditioning_shape: tuple[int, int]
+    @property
+    def conditioning_shape(self) -> tuple[int, int]:
+        """(L, C)."""
+        ...
 
     def draw(
         self,

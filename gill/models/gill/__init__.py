@@ -16,9 +16,11 @@ from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
 from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
 from gill.models.gill.family import GillFamily
+from gill.models.gill.generator import Decoded, GillGenerator
 from gill.models.gill.illustrator import GillIllustrator
 from gill.models.gill.loading import Backbones, build, build_model, load_backbones, load_model
 from gill.models.gill.model import GillModel
+from gill.models.gill.reading import GillReader, ImageStates
 from gill.models.gill.released import read_decision, read_released, write_decision, write_released
 from gill.models.gill.sequence import TokenRows, Vocabulary
 from gill.models.gill.task import GillTask
@@ -30,13 +32,17 @@ __all__ = [
     "FAMILY",
     "PRESETS",
     "Backbones",
+    "Decoded",
     "GillConfig",
     "GillEncoder",
     "GillFamily",
+    "GillGenerator",
     "GillIllustrator",
     "GillModel",
+    "GillReader",
     "GillTask",
     "GillTokenizer",
+    "ImageStates",
     "Preset",
     "TokenRows",
     "Trained",

@@ -10,11 +10,21 @@ import torch
 from gill.backbones import (
     ConditioningEncoder,
     tiny_conditioning_encoder,
+    tiny_image_transform,
     tiny_language_model,
     tiny_tokenizer,
     tiny_vision_tower,
 )
-from gill.models.gill import Backbones, GillConfig, GillModel, GillTask, GillTokenizer, build_model, find_preset
+from gill.models.gill import (
+    Backbones,
+    GillConfig,
+    GillGenerator,
+    GillModel,
+    GillTask,
+    GillTokenizer,
+    build_model,
+    find_preset,
+)
 from gill.types import IMAGE_SLOT, Batch, CaptionRecord, Sample
 
 DEBUG = find_preset("debug").model
@@ -61,3 +71,12 @@ def tiny_batch(model: GillModel, is_paired: bool = False, context_at: tuple[int,
             )
         )
     return Batch.from_samples(samples, is_paired)
+
+
+def tiny_generator(family: str = "opt", dtype: str = "float64", **parts: object) -> GillGenerator:
+    """A generator around random backbones; `parts` as `GillGenerator`, the rest as `tiny_model`."""
+    names = ("index", "fetcher", "drawer", "decision")
+    model = tiny_model(family, dtype, **{name: value for name, value in parts.items() if name not in names})
+    backbones = Backbones(model.language, model.vision, model.conditioning)  # type: ignore[arg-type]
+    around = {name: value for name, value in parts.items() if name in names}
+    return GillGenerator(model, tiny_gill_tokenizer(model.config, backbones), tiny_image_transform(), **around)  # type: ignore[arg-type]

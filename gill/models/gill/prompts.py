@@ -1,0 +1,164 @@
+"""Prompts as the language model reads them: texts and pictures in reading order, laid out as in training.
+
+Pictures stand between the vocabulary's brackets; its prefix and one beginning of sequence come before the first text,
+or at the end of a prompt that has none. Empty texts are left out, so they cannot take the one beginning of sequence.
+
+Shape legend: M = pictures of all prompts, F = pooled feature width, V = visual tokens a picture, D = width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gill.backbones import ImageTransform
+from gill.data import open_image
+from gill.errors import ConfigError, GenerationError
+from gill.models.gill.encoding import GillTokenizer
+from gill.models.gill.model import GillModel
+from gill.models.gill.sequence import TokenRows, Vocabulary
+from gill.types import IGNORED_LABEL, Segment
+
+_REMEMBERED_PICTURES = 256
+_PICTURES_AT_ONCE = 64
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts as ids of the space of `sequence`.
+
+    Attributes:
+        ids: of each prompt; visual ids number the pictures of all prompts in reading order.
+        is_text: one for each id, whether it came from a text of the prompt or opens one.
+        visual: float[M, V, D], None where there are no pictures.
+    """
+
+    ids: tuple[tuple[int, ...], ...]
+    is_text: tuple[tuple[bool, ...], ...]
+    visual: Tensor | None
+
+    def ending_in(self, suffix: Sequence[int]) -> Prompts:
+        """The same prompts with these ids behind each."""
+        ids = tuple((*row, *suffix) for row in self.ids)
+        return Prompts(ids, tuple((*row, *(True,) * len(suffix)) for row in self.is_text), self.visual)
+
+    def token_rows(self) -> TokenRows:
+        """One row a prompt; texts are labelled."""
+        lengths = torch.tensor([len(row) for row in self.ids])
+        ids = torch.tensor([token for row in self.ids for token in row])
+        is_text = torch.tensor([flag for row in self.is_text for flag in row])
+        rows = torch.arange(len(lengths)).repeat_interleave(lengths)
+        positions = torch.arange(len(ids)) - (lengths.cumsum(0) - lengths)[rows]
+        return TokenRows(ids, ids.where(is_text, IGNORED_LABEL), rows, positions)
+
+
+class PromptLayout:
+    """Lays prompts out, and computes the feature of each picture once while it is remembered.
+
+    Args:
+        transform: needed for pictures, not for features.
+    """
+
+    def __init__(self, model: GillModel, tokenizer: GillTokenizer, transform: ImageTransform | None) -> None:
+        self.model, self.tokenizer, self.transform = model, tokenizer, transform
+        self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+
+    def read(self, prompts: Sequence[Sequence[Segment]], repeats_bos: bool = False) -> Prompts:
+        """Prompts of texts and pictures; `repeats_bos` as in `GenerationOptions`.
+
+        Raises:
+            GenerationError: no prompts, or an empty one. DataError: a picture file that cannot be read.
+            ConfigError: pictures came, but there is no vision tower for them.
+        """
+        pictures = iter(self.features([image for prompt in prompts for image in _images(prompt)]))
+        pieces = [[next(pictures) if part.text is None else part.text for part in prompt] for prompt in prompts]
+        return self.lay_out(pieces, repeats_bos)
+
+    @torch.no_grad()
+    def lay_out(self, prompts: Sequence[Sequence[str | Tensor]], repeats_bos: bool = False) -> Prompts:
+        """Prompts of texts and float[F] features of pictures; arguments and errors as `read`."""
+        if not prompts or not all(prompts):
+            raise GenerationError("a prompt needs at least one text or picture; got none")
+        rows: list[list[tuple[int, bool]]] = []
+        features: list[Tensor] = []
+        for prompt in prompts:
+            rows.append([])
+            for piece in _with_openings(prompt, self._opening_ids(), self.tokenizer, repeats_bos):
+                if isinstance(piece, Tensor):
+                    rows[-1] += [(token, False) for token in _picture_ids(self.model.vocabulary, len(features))]
+                    features.append(piece)
+                else:
+                    rows[-1] += [(token, True) for token in piece]
+        visual = self.model.visual_prefix(torch.stack(features)) if features else None
+        ids = tuple(tuple(token for token, _ in row) for row in rows)
+        return Prompts(ids, tuple(tuple(flag for _, flag in row) for row in rows), visual)
+
+    @torch.no_grad()
+    def features(self, images: Sequence[Image.Image]) -> list[Tensor]:
+        """float[F] of each picture, of any mode and size.
+
+        Raises:
+            ConfigError: there is no transform.
+        """
+        if images and self.transform is None:
+            raise ConfigError("this generator was built without image preprocessing; give it a transform")
+        keys = [_digest(image) for image in images]
+        missing = {key: image for key, image in zip(keys, images, strict=True) if key not in self._features}
+        found = {key: self._features[key] for key in keys if key in self._features}
+        for start in range(0, len(missing), _PICTURES_AT_ONCE):
+            part = list(missing)[start : start + _PICTURES_AT_ONCE]
+            assert self.transform is not None
+            pixels = self.transform.batch([missing[key] for key in part])
+            found |= zip(part, self.model.image_features(pixels), strict=True)
+        self._remember(found)
+        return [found[key] for key in keys]
+
+    def _remember(self, found: dict[bytes, Tensor]) -> None:
+        for key, feature in found.items():
+            self._features[key] = feature
+            self._features.move_to_end(key)
+        while len(self._features) > _REMEMBERED_PICTURES:
+            self._features.popitem(last=False)
+
+    def _opening_ids(self) -> list[int]:
+        return [*self.model.vocabulary.prefix, self.tokenizer.bos_id]
+
+
+def _images(prompt: Sequence[Segment]) -> Iterator[Image.Image]:
+    for part in prompt:
+        if part.image is not None:
+            yield part.image
+        elif part.image_path is not None:
+            yield open_image(part.image_path, "prompt")
+
+
+def _with_openings(
+    prompt: Sequence[str | Tensor], opening: list[int], tokenizer: GillTokenizer, repeats_bos: bool
+) -> Iterator[list[int] | Tensor]:
+    """Features as they are, texts as ids, what opens texts where it belongs."""
+    has_begun = False
+    for piece in prompt:
+        if isinstance(piece, Tensor):
+            yield piece
+        elif piece:
+            if not has_begun or repeats_bos:
+                yield opening
+            has_begun = True
+            yield tokenizer.words(piece)
+    if not has_begun:
+        yield opening
+
+
+def _picture_ids(vocabulary: Vocabulary, number: int) -> list[int]:
+    return vocabulary.picture_ids(torch.tensor([number]))[0].tolist()
+
+
+def _digest(image: Image.Image) -> bytes:
+    name = f"{image.mode} {image.size}".encode()
+    return hashlib.blake2b(name + image.tobytes(), digest_size=16).digest()
