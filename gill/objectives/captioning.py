@@ -76,10 +76,12 @@ class _FrozenLogZ(torch.autograd.Function):
         log_z, expected_row = [], []
         for start, stop in _chunks(len(hidden_ND), len(frozen_KD)):
             logits = _logits(hidden_ND[start:stop], frozen_KD, frozen_bias_K)
-            log_z.append(logits.logsumexp(-1))
+            highest = logits.amax(-1, keepdim=True)
+            terms = logits.sub_(highest).exp_()  # in place: the logits are most of the memory and much of the time
+            total = terms.sum(-1, keepdim=True)
+            log_z.append((highest + total.log())[:, 0])
             if needs_gradient:
-                probabilities = logits.sub_(log_z[-1][:, None]).exp_()
-                expected_row.append(probabilities.to(frozen_KD.dtype) @ frozen_KD)
+                expected_row.append((terms.to(frozen_KD.dtype) @ frozen_KD) / total.to(frozen_KD.dtype))
         if needs_gradient:
             ctx.save_for_backward(torch.cat(expected_row) if expected_row else hidden_ND.detach())
         return torch.cat(log_z) if log_z else _wide(hidden_ND).sum(-1)

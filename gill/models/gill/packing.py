@@ -15,7 +15,8 @@ from torch import Tensor
 
 from gill.models.gill.sequence import TokenRows
 
-TOKENS_PER_BIN = 128  # attention inside a bin costs its square: at this size a few per cent of the linear layers' work
+# Unless a row is longer. Attention costs the square of it, at this size a hundredth of what OPT-125m's layers cost.
+TOKENS_PER_BIN = 64
 _NO_ROW = -1
 
 
@@ -81,7 +82,7 @@ def _first_positions(rows: TokenRows, is_wanted: Tensor) -> Tensor:
 
 def _assign_bins(lengths: Tensor) -> Tensor:
     """int64[rows] bin of each row: longest first, dealt to and fro, so that the bins fill evenly."""
-    num_bins = max(1, min(len(lengths), round(int(lengths.sum()) / TOKENS_PER_BIN)))
+    num_bins = max(1, round(int(lengths.sum()) / max(TOKENS_PER_BIN, int(lengths.max()))))
     turn = torch.arange(len(lengths))
     seat, is_backward = turn % num_bins, turn // num_bins % 2 == 1
     dealt = torch.where(is_backward, num_bins - 1 - seat, seat)
