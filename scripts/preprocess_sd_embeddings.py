@@ -49,9 +49,7 @@ def main(words: list[str] | None = None) -> int:
 def _preprocess(options: argparse.Namespace) -> int:
     table = CaptionTable(find_table(options.captions))
     options.out.mkdir(parents=True, exist_ok=True)
-    BadSamples(options.out / REPORT_NAME, len(table), options.max_bad_fraction).add(
-        table.bad_rows, num_tried=len(table) + len(table.bad_rows)
-    )
+    BadSamples(options.out / REPORT_NAME, len(table), options.max_bad_fraction).add_unusable(table.bad_rows)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     encoder, tokenizer = _load(options.diffusion_model, device)
     missing = [index for index in range(len(table)) if not target_path(options.out, table.row(index)[1]).is_file()]

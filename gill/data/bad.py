@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class BadSamples:
 
     Args:
         report: file to append to, one JSON object a line; None keeps them in memory only.
-        num_rows: size of the data set.
+        num_rows: usable rows of the data set.
         max_fraction: in [0, 1]; beyond this share of the tries, adding raises.
 
     Raises:
@@ -42,12 +42,25 @@ class BadSamples:
             raise ConfigError(f"max_bad_fraction must lie in [0, 1], got {max_fraction}")
         self.report, self.max_fraction = report, max_fraction
         self._fewest_tries = min(num_rows, _FEWEST_TRIES)
-        self._num_tried = 0
+        self._num_rows, self._num_tried, self._num_unusable = num_rows, 0, 0
         self._found: set[tuple[str, int]] = set()
         self._reported = _places_in(report) if report is not None else set()
 
     def __len__(self) -> int:
-        return len(self._found)
+        return len(self._found) + self._num_unusable
+
+    def add_unusable(self, found: Sequence[BadSample]) -> None:
+        """Count what opening the data set found, by a look at every row: judged against all rows, once.
+
+        Raises:
+            DataError: as `add`.
+        """
+        for sample in found:
+            self._write(sample)
+        self._num_unusable += len(found)
+        num_seen = self._num_rows + len(found)
+        if len(found) > self.max_fraction * num_seen:
+            raise self._too_many(len(found), num_seen, found[-1])
 
     def add(self, found: Iterable[BadSample], num_tried: int) -> None:
         """Count what `num_tried` further reads found.
@@ -60,14 +73,16 @@ class BadSamples:
         for last in found:
             self._found.add((last.source, last.line))
             self._write(last)
-        allowed = self.max_fraction * max(self._num_tried, self._fewest_tries)
-        if last is not None and len(self) > allowed:
-            raise DataError(
-                f"{len(self)} of {max(self._num_tried, len(self))} samples are bad, more than max_bad_fraction="
-                f"{self.max_fraction:g} allows; the last: {last.reason}. Mend the data"
-                + (f" (all are listed in {self.report})" if self.report else "")
-                + ", or raise --max-bad-fraction"
-            )
+        num_bad = len(self._found)
+        if last is not None and num_bad > self.max_fraction * max(self._num_tried, self._fewest_tries):
+            raise self._too_many(num_bad, max(self._num_tried, num_bad), last)
+
+    def _too_many(self, num_bad: int, num_seen: int, last: BadSample) -> DataError:
+        listed = f" (all are listed in {self.report})" if self.report else ""
+        return DataError(
+            f"{num_bad} of {num_seen} samples are bad, more than max_bad_fraction={self.max_fraction:g} allows; "
+            f"the last: {last.reason}. Mend the data{listed}, or raise --max-bad-fraction"
+        )
 
     def _write(self, sample: BadSample) -> None:
         place = (sample.source, sample.line)

@@ -168,7 +168,7 @@ class _Run:
         folder = self.job.folder
         report = folder / REPORT_NAME if folder.is_dir() else None  # there is none when only evaluating
         bad = BadSamples(report, len(source), self.job.run.max_bad_fraction)
-        bad.add(source.bad_rows, num_tried=len(source.bad_rows))
+        bad.add_unusable(source.bad_rows)
         return bad
 
     def _steps(self, bar: tqdm) -> Iterator[int]:

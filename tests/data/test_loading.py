@@ -76,6 +76,10 @@ def test_a_later_start_reads_the_same(tmp_path: Path) -> None:
     assert images(source, Share(), range(2, 3)) == images(source, Share())[2:]
 
 
+def test_a_data_set_of_one_row_is_read(tmp_path: Path) -> None:
+    assert images(captions(tmp_path, 1), Share(), range(1)) == [[0] * 8]
+
+
 def test_pairs_are_never_split(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="multiple of 16"):
         next(training_steps(captions(tmp_path, 4), LengthEncoder(), BatchOrder(4, 8, 0), Share(0, 8), range(1), 0.5))
@@ -127,6 +131,16 @@ def _kind(example: Example) -> str:
     except ValueError:
         return "story"
     return "caption"
+
+
+def test_rows_unusable_from_the_start_are_judged_against_the_whole_file() -> None:
+    unusable = [BadSample("c.tsv", line, f"c.tsv:{line}: no tab") for line in range(2, 7)]
+    bad = BadSamples(None, num_rows=995, max_fraction=0.01)
+    bad.add_unusable(unusable)  # 5 of 1,000
+    bad.add([BadSample("c.tsv", 9, "c.tsv:9: broken")], num_tried=4)
+    assert len(bad) == 6
+    with pytest.raises(DataError, match=r"5 of 400 samples are bad.*c.tsv:6: no tab"):
+        BadSamples(None, num_rows=395, max_fraction=0.01).add_unusable(unusable)
 
 
 def test_flatland_mixes_captions_and_contexts() -> None:

@@ -1,5 +1,6 @@
 """Every flag of the originals, in their own spellings, and what each sets."""
 
+import dataclasses
 import shlex
 
 import pytest
@@ -138,6 +139,14 @@ def test_miniature_presets_keep_their_own_parts() -> None:
 def test_an_unknown_flag_names_the_nearest(words: list[str]) -> None:
     with pytest.raises(UnknownNameError, match="unknown flag"):
         parse_command(["--preset", "debug", *words])
+
+
+def test_settings_share_nothing_that_can_change() -> None:
+    command = parse_command(["--preset", "debug"])
+    for settings in (command.model, command.recipe, command.run, command.data):
+        hash(settings)  # of all fields: a list or a dict has none
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            settings.seed = 3  # type: ignore[misc, union-attr]
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -68,6 +68,18 @@ def test_the_learning_rate_follows_the_recipe() -> None:
     assert rates == pytest.approx([0, 0.0005, 0.001, 0.001, 0.0001])
 
 
+def test_updates_below_bfloat16s_resolution_still_count() -> None:
+    task, _ = find_family("gill").build(replace(PRESET.model, frozen_dtype="bfloat16"), CPU, 64, 0)
+    recipe = replace(PRESET.recipe, learning_rate=1e-6, warmup_steps=0)  # a bfloat16 weight of 1 needs steps of 4e-3
+    optimizer, before = build_optimizer(task, recipe), {name: p.detach().clone() for name, p in trainable(task)}
+    for _, parameter in trainable(task):
+        parameter.grad = torch.ones_like(parameter)
+    update(task, optimizer, recipe, 0, {"loss": 1.0})
+    for name, parameter in trainable(task):
+        assert parameter.dtype == torch.float32
+        assert (parameter != before[name]).float().mean() > 0.99, name
+
+
 def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     task, _ = build()
     with pytest.raises(TrainingError, match="step 5: loss nan"):
