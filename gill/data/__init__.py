@@ -3,6 +3,7 @@
 from gill.data.bad import REPORT_NAME, BadSample, BadSamples
 from gill.data.features import FeatureStore, FeatureWriter, StoreCard
 from gill.data.flatland import CONTEXTS, STORY_FORMS, FlatlandSource, story_context
+from gill.data.images import EXTENSIONS as IMAGE_EXTENSIONS
 from gill.data.images import find_image, open_image
 from gill.data.loading import Share, StepShare, training_steps, validation_batches
 from gill.data.order import BatchOrder, is_paired_step
@@ -13,6 +14,7 @@ from gill.data.targets import TargetFolder, target_path, write_target
 
 __all__ = [
     "CONTEXTS",
+    "IMAGE_EXTENSIONS",
     "REPORT_NAME",
     "STORY_FORMS",
     "TARGET_FOLDER_NAME",

@@ -2,8 +2,9 @@
 
 from gill.retrieval.addresses import AddressPolicy, is_public
 from gill.retrieval.fetch import PictureFetcher
+from gill.retrieval.importing import ReleasedEmbeddings, import_released, read_released_embeddings
 from gill.retrieval.index import BACKENDS, RetrievalIndex
-from gill.retrieval.layout import DTYPES, IndexCard, fingerprint
+from gill.retrieval.layout import DTYPES, IndexCard, fingerprint, is_storable
 from gill.retrieval.pictures import FetchLimits
 from gill.retrieval.writing import IndexWriter
 
@@ -15,7 +16,11 @@ __all__ = [
     "IndexCard",
     "IndexWriter",
     "PictureFetcher",
+    "ReleasedEmbeddings",
     "RetrievalIndex",
     "fingerprint",
+    "import_released",
     "is_public",
+    "is_storable",
+    "read_released_embeddings",
 ]

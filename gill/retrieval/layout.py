@@ -141,7 +141,15 @@ def digest_file(path: Path) -> str:
 
 def digest_names(names: Sequence[str]) -> str:
     """sha256 of names in their order, in hexadecimal."""
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
+    return hashlib.sha256("\n".join(names).encode(errors="surrogatepass")).hexdigest()
+
+
+def is_storable(source: str) -> bool:
+    """Whether an index can keep a path or address: text without halves of characters, and not too long."""
+    try:
+        return 0 < len(source.encode("utf-8")) <= MAX_SOURCE_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -21,6 +21,7 @@ from gill.retrieval.layout import (
     ShardCard,
     digest_file,
     digest_names,
+    is_storable,
     read_shard,
     shard_path,
     write_manifest,
@@ -68,13 +69,13 @@ class IndexWriter:
             embeddings: float[len(sources), E] of any norm above 0.
 
         Raises:
-            DataError: rows that do not fit, are zero or not finite, or a source that is too long.
+            DataError: rows that do not fit, are zero or not finite, or a source that cannot be stored.
         """
         rows = self._unit_rows(sources, embeddings)
+        bad = next((source for source in sources if not is_storable(source)), None)
+        if bad is not None:
+            raise DataError(f"{bad[:80]!r} is no source of 1 to {MAX_SOURCE_BYTES} bytes of text; leave it out")
         encoded = [source.encode("utf-8") for source in sources]
-        longest = max(map(len, encoded), default=0)
-        if longest > MAX_SOURCE_BYTES:
-            raise DataError(f"a source has {longest} bytes, at most {MAX_SOURCE_BYTES} are kept; shorten its path")
         unfinished = self.folder / ".shard.unfinished.npy"
         np.save(unfinished, rows, allow_pickle=False)
         unfinished.replace(shard_path(self.folder, number, "npy"))

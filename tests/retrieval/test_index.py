@@ -217,7 +217,7 @@ def test_rows_that_cannot_be_searched_are_refused(tmp_path: Path) -> None:
             writer.write(0, ["a.png"], ["a.png"], bad)
     with pytest.raises(DataError, match=r"embeddings are \(1, 3\), wanted \(1, 8\)"):
         writer.write(0, ["a.png"], ["a.png"], np.zeros((1, 3)))
-    with pytest.raises(DataError, match="9000 bytes, at most 8192"):
+    with pytest.raises(DataError, match="no source of 1 to 8192 bytes"):
         writer.write(0, ["a.png"], ["a" * 9000], np.ones((1, WIDTH)))
     writer.write(0, ["bad.png"], [], np.zeros((0, WIDTH)))
     with pytest.raises(DataError, match="not one picture could be read"):
