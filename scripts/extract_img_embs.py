@@ -109,7 +109,7 @@ def build(options: argparse.Namespace) -> tuple[RetrievalIndex, int]:
     fetcher = PictureFetcher([listing.root], options.fetch, FetchLimits(seconds=options.timeout))
     pictures = Pictures(listing, fetcher, transform)
     bad = BadSamples(options.out / REPORT_NAME, len(places), options.max_bad_fraction)
-    bad.add(listing.bad_rows, num_tried=len(listing.bad_rows))
+    bad.add_unusable(listing.bad_rows)
     missing = writer.missing(list(places))
     num_missing = sum(len(asked) for _, asked in missing)
     with tqdm(total=len(places), initial=len(places) - num_missing, unit="picture", smoothing=0.01) as progress:
