@@ -92,8 +92,11 @@ class FlatlandSource:
         told = self._any_story(rng)
         while form == ILLUSTRATED and (other := recoloured(rng, told, self.split)) is None:
             told = self._any_story(rng)
-        if is_second:
-            told = other if form == ILLUSTRATED else self._any_story(rng)
+        if is_second and form == ILLUSTRATED:
+            assert other is not None  # the loop went on until there was one
+            told = other
+        elif is_second:
+            told = self._any_story(rng)
         return told.scenes[-1], story_context(told, form)
 
     def _any_story(self, rng: Random) -> Story:
