@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gill.errors import ConfigError
+from gill.mappers.decoder import DecoderLayer
 
 _FEED_FORWARD_FACTOR = 4  # the usual Transformer ratio, as in the original
 
@@ -53,30 +53,6 @@ class GILLMapper(nn.Module):
         """float[B, L, C] from hidden states and the rows of the tokens they stand at."""
         memory = self.transformer.encoder(self.input(hidden_BRD + rows_RD))
         return self.output(self.transformer.decoder(self.queries, memory))
-
-
-class _DecoderLayer(nn.TransformerDecoderLayer):
-    """The norm-first decoder layer without dropout, whose target may be one sequence for a whole batch of memories."""
-
-    def forward(self, tgt: Tensor, memory: Tensor, *_: object, **__: object) -> Tensor:
-        """float[B, L, W] from float[B or 1, L, W] and float[B, R, W]."""
-        normed = self.norm1(tgt)
-        states = tgt + _attend(self.self_attn, normed, normed)
-        states = states + _attend(self.multihead_attn, self.norm2(states), memory)
-        return states + self.linear2(self.activation(self.linear1(self.norm3(states))))
-
-
-def _attend(attention: nn.MultiheadAttention, queries: Tensor, memory: Tensor) -> Tensor:
-    """`attention` of float[B or 1, L, W] queries to float[B, R, W], without a mask: float[B, L, W]."""
-    width = attention.embed_dim
-    weights, biases = (
-        attention.in_proj_weight.split([width, 2 * width]),
-        attention.in_proj_bias.split([width, 2 * width]),
-    )
-    q, kv = F.linear(queries, weights[0], biases[0]), F.linear(memory, weights[1], biases[1])
-    q, k, v = (x.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2) for x in (q, *kv.chunk(2, dim=-1)))
-    attended = F.scaled_dot_product_attention(q.expand(len(k), -1, -1, -1), k, v)
-    return attention.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class TokenwiseMapper(nn.Module):
@@ -175,5 +151,5 @@ def _encoder(width: int, num_layers: int, num_heads: int) -> nn.TransformerEncod
 
 
 def _decoder(width: int, num_layers: int, num_heads: int) -> nn.TransformerDecoder:
-    layer = _DecoderLayer(**_layer_settings(width, num_heads))  # type: ignore[arg-type]
+    layer = DecoderLayer(**_layer_settings(width, num_heads))  # type: ignore[arg-type]
     return nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(width))

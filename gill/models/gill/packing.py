@@ -8,6 +8,7 @@ Shape legend: S = positions of all rows, G = bins, W = width of the widest bin.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -82,7 +83,8 @@ def _first_positions(rows: TokenRows, is_wanted: Tensor) -> Tensor:
 
 def _assign_bins(lengths: Tensor) -> Tensor:
     """int64[rows] bin of each row: longest first, dealt to and fro, so that the bins fill evenly."""
-    num_bins = max(1, round(int(lengths.sum()) / max(TOKENS_PER_BIN, int(lengths.max()))))
+    num_wanted = max(1, round(int(lengths.sum()) / max(TOKENS_PER_BIN, int(lengths.max()))))
+    num_bins = math.ceil(len(lengths) / math.ceil(len(lengths) / num_wanted))  # equally many rows: their ends are alike
     turn = torch.arange(len(lengths))
     seat, is_backward = turn % num_bins, turn // num_bins % 2 == 1
     dealt = torch.where(is_backward, num_bins - 1 - seat, seat)

@@ -90,3 +90,23 @@ def test_packing_wastes_little() -> None:
     frozen, _ = pack(rows, first_trainable_id=100)
     assert frozen is not None
     assert frozen.ids.numel() < 1.05 * len(frozen.places)
+
+
+def test_the_parts_that_train_fill_their_bins() -> None:
+    rows = text_rows(batch_of(*[[2] + [5] * n for n in range(8, 24)]), WORDS, True, True)
+    _, live = pack(rows, first_trainable_id=100)
+    assert live.ids.numel() == len(live.places) == 16 * 2  # bins of equally many rows: no pad
+
+
+def test_one_long_row_does_not_make_every_bin_as_wide() -> None:
+    rows = text_rows(batch_of([2] + [5] * 300, *[[2] + [5] * 20] * 40), WORDS, True, True)
+    frozen, _ = pack(rows, first_trainable_id=100)
+    assert frozen is not None
+    assert frozen.ids.numel() < 2 * len(frozen.places)
+
+
+def test_a_last_token_that_nobody_asks_for_is_not_read() -> None:
+    rows = captioning_rows(batch_of([2, 10, 11], [2, 12]), WORDS, True)
+    frozen, live = pack(rows, 100, splits=False, reads_last=False)
+    assert frozen is None
+    assert sorted(rows.ids[live.places].tolist()) == sorted([102, 103, 104, 2, 10, 105, 106, 107, 2])
