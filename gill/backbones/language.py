@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
 
+from gill.backbones.relu import replace_relus
 from gill.errors import ConfigError
 from gill.parameters import FrozenModule, freeze
 
@@ -37,6 +38,7 @@ class LanguageModel(FrozenModule):
         _check_family(model)
         if model.dtype == torch.float64:
             _replace_rms_norms(model)
+        replace_relus(model)
         self.model: Any = freeze(model)
 
     @property
