@@ -39,6 +39,7 @@ _ROWS = {
     "backbones _torchvision",
     "models": "errors types config",
     "training": "errors types config distributed metrics parameters data models",
+    "utils": "retrieval",
     ROOT: "_torchvision models",
 }
 MAY_IMPORT: Mapping[str, frozenset[str]] = {room: frozenset(names.split()) for room, names in _ROWS.items()}

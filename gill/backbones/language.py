@@ -8,17 +8,20 @@ Shape legend: G = rows of a call, S = positions, K = vocabulary, D = width of th
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache, PreTrainedModel
 
 from gill.backbones.relu import replace_relus
+from gill.config import require_known
 from gill.errors import ConfigError
 from gill.parameters import FrozenModule, freeze
 
+QUANTIZATIONS = ("8bit", "4bit")  # of the linear layers' weights, by bitsandbytes
 # Settings that change the logits behind the head; none of the supported families uses them.
 _LOGIT_SETTINGS = ("final_logit_softcapping", "logit_scale", "logits_scaling", "logits_to_scale")
 
@@ -100,7 +103,7 @@ class LanguageModel(FrozenModule):
 
 
 def load_language_model(
-    name: str, device: torch.device | str, dtype: torch.dtype, attention: str = "sdpa"
+    name: str, device: torch.device | str, dtype: torch.dtype, attention: str = "sdpa", quantization: str = ""
 ) -> LanguageModel:
     """Load a frozen language model from a hub name or a local folder.
 
@@ -108,17 +111,34 @@ def load_language_model(
         name: e.g. "facebook/opt-6.7b" or a folder.
         device, dtype: where and how it is kept; the dtype is always explicit, since real OPT folders are float16.
         attention: "sdpa" or "eager".
+        quantization: one of `QUANTIZATIONS`, or "" for none; table and head keep `dtype`.
 
     Raises:
-        ConfigError: nothing loadable there, or a family that cannot be driven by embeddings and positions.
+        ConfigError: nothing loadable there, or a family that cannot be driven by embeddings and positions, or
+            quantization without bitsandbytes.
     """
+    settings: dict[str, Any] = {"dtype": dtype, "attn_implementation": attention}
+    if quantization:
+        settings |= {"quantization_config": _quantization(quantization, dtype), "device_map": {"": device}}
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation=attention)
+        model = AutoModelForCausalLM.from_pretrained(name, **settings)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"cannot load the language model {name!r}: {error}; give a hub name or a local folder"
         ) from error
-    return LanguageModel(model.to(device))
+    return LanguageModel(model if quantization else model.to(device))
+
+
+def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    require_known("quantization", kind, QUANTIZATIONS)
+    missing = [name for name in ("bitsandbytes", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"quantization={kind!r} needs {' and '.join(missing)}: pip install {' '.join(missing)}, or leave it out"
+        )
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
 
 
 def _replace_rms_norms(model: Any) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import Any
 
 from gill.config import require_known
 from gill.types import Family
 
 _FAMILIES = {"gill": "gill.models.gill"}
+_LOADERS = {"load_gill": "gill.models.gill", "load_fromage": "gill.models.gill"}
 
 
 def find_family(name: str) -> Family:
@@ -29,3 +31,10 @@ def find_preset_family(preset: str) -> Family:
     owners = {known: family for family in map(find_family, _FAMILIES) for known in family.presets}
     require_known("preset", preset, owners)
     return owners[preset]
+
+
+def __getattr__(name: str) -> Any:
+    """`load_gill` and `load_fromage`, which bring their libraries with them."""
+    if name not in _LOADERS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_LOADERS[name]), name)

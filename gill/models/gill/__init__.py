@@ -4,6 +4,7 @@ from gill._torchvision import define_missing_torchvision_ops
 
 define_missing_torchvision_ops()
 
+from gill.models.gill.assembly import LazyDrawer, load_generator
 from gill.models.gill.checkpoint import (
     export_released,
     load_released_model,
@@ -12,10 +13,12 @@ from gill.models.gill.checkpoint import (
     read_card,
     save_model,
 )
+from gill.models.gill.compat import Gill, load_gill
 from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
 from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
 from gill.models.gill.family import GillFamily
+from gill.models.gill.fromage import Fromage, load_fromage
 from gill.models.gill.generator import Decoded, GillGenerator
 from gill.models.gill.illustrator import GillIllustrator
 from gill.models.gill.loading import Backbones, build, build_model, load_backbones, load_model
@@ -33,6 +36,8 @@ __all__ = [
     "PRESETS",
     "Backbones",
     "Decoded",
+    "Fromage",
+    "Gill",
     "GillConfig",
     "GillEncoder",
     "GillFamily",
@@ -43,6 +48,7 @@ __all__ = [
     "GillTask",
     "GillTokenizer",
     "ImageStates",
+    "LazyDrawer",
     "Preset",
     "TokenRows",
     "Trained",
@@ -54,6 +60,9 @@ __all__ = [
     "load_backbones",
     "load_decision",
     "load_encoder",
+    "load_fromage",
+    "load_generator",
+    "load_gill",
     "load_model",
     "load_released_model",
     "load_saved",

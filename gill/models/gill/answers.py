@@ -135,18 +135,18 @@ class ImageAnswerer:
         """The best pictures the reply has not shown; a dead link falls to the next hit."""
         assert self.fetcher is not None
         pictures: list[Picture] = []
-        num_dead = 0
+        dead: list[OSError] = []
         for hit in hits:
-            if len(pictures) == options.num_retrieved or num_dead > _SPARE_HITS:
+            if len(pictures) == options.num_retrieved or len(dead) > _SPARE_HITS:
                 break
             if hit.source in album.tried:
                 continue
             album.tried.add(hit.source)
             try:
                 pictures.append(Picture(self.fetcher.fetch(hit.source), hit.score, hit.source))
-            except OSError:
-                num_dead += 1
-        return tuple(pictures), (f"dead links skipped: {num_dead}",) if num_dead else ()
+            except OSError as error:
+                dead.append(error)
+        return tuple(pictures), (f"links that failed: {len(dead)}, the last one {dead[-1]}",) if dead else ()
 
     def _draw(
         self, requests: Sequence[tuple[ImageRequest, Album]], options: GenerationOptions, progress: Progress | None

@@ -33,17 +33,20 @@ class Backbones:
     conditioning: ConditioningEncoder | None
 
 
-def load_backbones(config: GillConfig, device: torch.device | str = "cpu") -> Backbones:
+def load_backbones(config: GillConfig, device: torch.device | str = "cpu", quantization: str = "") -> Backbones:
     """Load what `config` names, in `config.frozen_dtype`, on `device`.
 
+    Args:
+        quantization: of the language model, as `load_language_model`; random tiny ones have none.
+
     Raises:
-        ConfigError: a name that leads nowhere.
+        ConfigError: a name that leads nowhere, or quantization that is not installed.
     """
     dtype = getattr(torch, config.frozen_dtype)
     if is_tiny(config.language):
         language = tiny_language_model(config.language.partition(":")[2] or "opt", dtype=dtype).to(device)
     else:
-        language = load_language_model(config.language, device, dtype, config.attention)
+        language = load_language_model(config.language, device, dtype, config.attention, quantization)
     if is_tiny(config.vision):
         vision = tiny_vision_tower(dtype=dtype).to(device)
     else:

@@ -1,8 +1,7 @@
-"""Cached is uncached, together is one by one: the same ids and states as decoding restated in `plain_decoding`.
+"""Cached is uncached, together is one by one: every token and state follows from one plain reading of the text.
 
-Faults of the originals that cannot return (SYSTEMS 1f, 2f): an image on the last step crashes (1f 1, 2f 4); in a batch
-the other [IMG] tokens never follow, and rows cannot be padded (1f 10); the whole text is read again for each word and
-decoding goes on after the end of sequence (1f 30, 2f 11); a negative logit turns a factor around (1f 7, 2f 5).
+The originals cannot do this: an image on the last step raises, in a batch [IMG1] and the rest never come and rows
+cannot be padded, the whole text is read again for each word, and decoding goes on after the end of sequence.
 """
 
 from dataclasses import replace
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 from gill.backbones import tiny_image_transform
+from gill.errors import GenerationError
 from gill.models.gill import GillGenerator
 from gill.types import GenerationOptions, Segment
 from tests.models.gill.plain_decoding import (
@@ -76,3 +76,69 @@ def test_together_and_cached_is_one_by_one_and_uncached(family: str, dtype: str,
     places = [image_places(generator, found.ids) for found in said]
     assert len({place for row in places for place in row}) > 1, "images come in several places"
     assert count < 60 or not all(places), "and not in every row"
+
+
+@pytest.mark.parametrize("num_words", [1, 3])
+def test_an_image_on_the_last_step_has_its_states(num_words: int) -> None:
+    """In the originals they are never computed, and the reply raises."""
+    generator = tiny_generator()
+    options = GenerationOptions(num_words=num_words, min_word_tokens=num_words - 1, img_logit_bias=1e4)
+    said = generator.decode([[Segment(text="a cat")]], options, [0])[0]
+    assert said.ids[num_words - 1 :] == generator.img_ids
+    assert len(said.hidden) == len(said.ids)
+
+
+def test_the_text_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The originals read prompt and reply again for each word: 24 + 25 + ... + 31 positions here."""
+    generator = tiny_generator()
+    seen: list[tuple[int, ...]] = []
+    network = generator.model.language.hidden_states
+
+    def count(embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(tuple(embeddings.shape[:2]))
+        return network(embeddings, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generator.model.language, "hidden_states", count)
+    prompt = [Segment(text="x" * 23)]
+    said = generator.decode([prompt, prompt], replace(GREEDY, max_num_images=0), [0, 0])
+    assert [len(row.ids) for row in said] == [NUM_WORDS, NUM_WORDS]
+    assert seen == [(2, 24)] + [(2, 1)] * (NUM_WORDS - 1), "the last word is not read: nothing follows it"
+
+
+def test_sampled_words_depend_on_the_seed_and_not_on_the_batch() -> None:
+    generator = tiny_generator()
+    options = replace(GREEDY, temperature=1.0, top_p=0.9, top_k=50)
+    asked = prompts(6)
+    together = [row.ids for row in generator.decode(asked, options, range(6))]
+    alone = [generator.decode([prompt], options, [seed])[0].ids for seed, prompt in enumerate(asked)]
+    assert together == alone
+    assert len({generator.decode(asked[:1], options, [seed])[0].ids for seed in range(5)}) > 1
+
+
+def test_likelihoods_of_a_prompt_are_those_of_its_continuations() -> None:
+    generator = tiny_generator("llama")
+    picture = Segment(image=PICTURES[0])
+    texts = ["a", "blue dogs", "é"]
+    whole = generator.log_likelihoods([[Segment(text="two"), picture, Segment(text=text)] for text in texts])
+    context = [Segment(text="two"), picture]
+    (parts,) = generator.continuation_log_likelihoods([context], [texts])
+    (before,) = generator.log_likelihoods([context])
+    assert len(before) == 3, "the beginning of sequence itself and the picture are not scored"
+    for text, one, other in zip(texts, whole, parts, strict=True):
+        assert len(other) == len(generator.tokenizer.words(text))
+        torch.testing.assert_close(one, torch.cat([before, other]), atol=1e-10, rtol=0)
+
+
+def test_likelihoods_are_those_of_a_plain_reading() -> None:
+    generator = tiny_generator("gpt2")
+    model, tokenizer = generator.model, generator.tokenizer
+    prompt = [Segment(image=PICTURES[1]), Segment(text="a cat")]
+    states = plain_hidden(model, plain_embeddings(model, tokenizer, prompt, PIXELS))
+    ids = [tokenizer.bos_id, *tokenizer.words("a cat")]
+    wanted = [model.logits(states[place + 1]).log_softmax(-1)[token].item() for place, token in enumerate(ids)]
+    (found,) = generator.log_likelihoods([prompt])
+    assert found.tolist() == pytest.approx(wanted), (
+        "two visual tokens stand first, so the state before id 0 is the second"
+    )
+    with pytest.raises(GenerationError, match="at least one token"):
+        generator.continuation_log_likelihoods([prompt], [["x", ""]])

@@ -1,0 +1,175 @@
+"""Put a generator together from a folder: the model, and what lies beside it for answering.
+
+A folder is one of ours (model.json) or a released one (model_args.json). Beside the model may lie a decision head
+(decision.safetensors, or the original's decision_model.pth.tar), an index to retrieve from (index/, or the originals'
+cc3m*.npy and cc3m*.pkl, which are turned into one), and the pictures it names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gill.backbones import load_drawer, load_image_transform, tiny_drawer, tiny_image_transform
+from gill.errors import CheckpointError
+from gill.mappers import DecisionHead
+from gill.models.gill.config import GillConfig
+from gill.models.gill.decision import DECISION_WEIGHTS, load_decision
+from gill.models.gill.encoding import GillTokenizer, is_tiny, load_tokenizer
+from gill.models.gill.generator import GillGenerator
+from gill.models.gill.loading import build_model, load_backbones
+from gill.models.gill.model import GillModel
+from gill.models.gill.released import fit_mapper, read_decision
+from gill.models.gill.trained import Trained, read_trained
+from gill.parameters import load_trainable_state
+from gill.retrieval import PictureFetcher, RetrievalIndex, fingerprint, import_released
+from gill.types import Drawer
+
+INDEX_FOLDER = "index"
+_RELEASED_EMBEDDINGS = ("cc3m*.npy", "cc3m*.pkl")
+_log = logging.getLogger(__name__)
+
+
+def load_generator(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype | None = None,
+    quantization: str = "",
+    has_index: bool = True,
+    decision_name: str | None = None,
+    image_folders: Sequence[Path] = (),
+    allow_network: bool = False,
+) -> GillGenerator:
+    """A generator with all that lies in `folder`; the diffusion model is loaded when the first picture is drawn.
+
+    Args:
+        folder: a saved or released model, or a training run.
+        dtype: of the frozen parts; None takes the one the model was trained with.
+        quantization: "8bit" or "4bit" loads the language model so, through bitsandbytes.
+        has_index: False leaves retrieval out, so that every image is drawn.
+        decision_name: file of an original's decision head, used where the folder has no `decision.safetensors`.
+        image_folders: where the index's pictures lie, beside the model's and the index's own folders.
+        allow_network: fetch pictures that the index names by address.
+
+    Raises:
+        MissingCheckpointError: no model there; CheckpointError: parts that do not fit together.
+        ConfigError: frozen parts that cannot be loaded, or an index of another model.
+    """
+    trained = read_trained(folder)
+    config = _located(fit_mapper(trained.config, trained.state), folder)
+    if dtype is not None:
+        config = dataclasses.replace(config, frozen_dtype=str(dtype).removeprefix("torch."))
+    model, tokenizer = _load_model(config, trained, device, quantization)
+    index = _open_index(folder, model) if has_index else None
+    roots = [*image_folders, folder, folder / INDEX_FOLDER]
+    return GillGenerator(
+        model,
+        tokenizer,
+        tiny_image_transform() if is_tiny(config.vision) else load_image_transform(config.vision),
+        index,
+        None if index is None else PictureFetcher(roots, allow_network),
+        _drawer(config, device),
+        _find_decision(folder, decision_name, model),
+    )
+
+
+class LazyDrawer:
+    """A diffusion model that takes memory only once something is drawn. A `Drawer`."""
+
+    def __init__(self, conditioning_shape: tuple[int, int], load: Callable[[], Drawer]) -> None:
+        self._shape, self._load = conditioning_shape, load
+
+    @property
+    def conditioning_shape(self) -> tuple[int, int]:
+        """(L, C)."""
+        return self._shape
+
+    def draw(
+        self,
+        conditioning: Tensor,
+        seeds: Sequence[int],
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[Image.Image | None]:
+        """As `gill.types.Drawer`."""
+        return self.drawer.draw(conditioning, seeds, num_inference_steps, guidance_scale, progress)
+
+    @cached_property
+    def drawer(self) -> Drawer:
+        """The diffusion model, loaded now."""
+        return self._load()
+
+
+def _located(config: GillConfig, folder: Path) -> GillConfig:
+    """Frozen parts that the settings name from another folder than this one, found above the model's."""
+    found: dict[str, Any] = {}
+    for part in ("language", "vision", "diffusion"):
+        name = getattr(config, part)
+        above = [parent / name for parent in folder.resolve().parents if name and (parent / name).is_dir()]
+        found[part] = str(above[0]) if above and not Path(name).exists() else name
+    return dataclasses.replace(config, **found)
+
+
+def _load_model(
+    config: GillConfig, trained: Trained, device: torch.device | str, quantization: str
+) -> tuple[GillModel, GillTokenizer]:
+    # the text encoder makes training targets, and no answer needs it
+    without_targets = config if config.conditioning_length is None else dataclasses.replace(config, diffusion="")
+    backbones = load_backbones(without_targets, device, quantization)
+    tokenizer = load_tokenizer(config, len(backbones.language.table))
+    if tokenizer.num_words != trained.num_words:
+        raise CheckpointError(
+            f"{trained.source} was trained with a vocabulary of {trained.num_words} words, {config.language} has "
+            f"{tokenizer.num_words}; use the language model it was trained with"
+        )
+    model = build_model(without_targets, backbones, tokenizer, device)
+    load_trainable_state(model, trained.state, str(trained.source))
+    return model, tokenizer
+
+
+def _drawer(config: GillConfig, device: torch.device | str) -> Drawer | None:
+    shape = (config.conditioning_length, config.conditioning_width)
+    if not config.has_mapper or not config.diffusion or None in shape:
+        return None
+    dtype = getattr(torch, config.frozen_dtype)
+
+    def load() -> Drawer:
+        return tiny_drawer(dtype=dtype) if is_tiny(config.diffusion) else load_drawer(config.diffusion, device, dtype)
+
+    return LazyDrawer(shape, load)  # type: ignore[arg-type]
+
+
+def _open_index(folder: Path, model: GillModel) -> RetrievalIndex | None:
+    place = folder / INDEX_FOLDER
+    released = sorted(path for pattern in _RELEASED_EMBEDDINGS for path in folder.glob(pattern))
+    if not place.is_dir() and released:
+        num_pictures, num_left_out = import_released(released, place)
+        _log.info("%s: %d pictures imported, %d left out", place, num_pictures, num_left_out)
+    if not place.is_dir():
+        return None
+    index = RetrievalIndex(place)
+    index.check_model(fingerprint(model.retrieval_heads.image.weight, model.retrieval_heads.image.bias))
+    return index
+
+
+def _find_decision(folder: Path, name: str | None, model: GillModel) -> DecisionHead | None:
+    if (folder / DECISION_WEIGHTS).is_file():
+        return load_decision(folder, model.img_tokens.input_rows)
+    if name is None or not (folder / name).is_file():
+        return None
+    head = read_decision(folder / name)
+    if head.linear.in_features != model.language.hidden_width:
+        raise CheckpointError(
+            f"{folder / name} reads states of {head.linear.in_features} numbers, the language model has "
+            f"{model.language.hidden_width}; it belongs to another model"
+        )
+    return head
