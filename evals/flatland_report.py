@@ -115,7 +115,8 @@ class Reader:
         drawn: list[Image.Image] = []
         for start in tqdm(range(0, len(conditioning), BATCH_SIZE), desc=name, unit="batch"):
             part = conditioning[start : start + BATCH_SIZE]
-            drawn += self.illustrator.draw(part, range(start, start + len(part)))
+            pictures = self.illustrator.draw(part, range(start, start + len(part)))
+            drawn += [picture for picture in pictures if picture is not None]
         if len(drawn) != len(conditioning):
             raise CheckpointError(f"{self.task.model.config.diffusion} is no whole diffusion pipeline; build it first")
         return drawn

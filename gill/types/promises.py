@@ -113,8 +113,10 @@ class Illustrator(Protocol):
         """A caption of each picture, float[B, F] features or float[B, 3, H, W] pixels."""
         ...
 
-    def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
-        """A picture for each float[L, C] conditioning sequence; empty where no diffusion model is at hand."""
+    def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image | None]:
+        """A picture for each float[L, C] conditioning sequence, None where a safety checker withheld it; empty where
+        no diffusion model is at hand.
+        """
         ...
 
 

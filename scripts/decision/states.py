@@ -1,6 +1,6 @@
 """The hidden states a decision is read from: frozen, so each is computed once and stored.
 
-Shape legend: N = prompts, D = language model width, R = [IMG] tokens.
+Shape legend: N = prompts, D = language model width.
 """
 
 import hashlib
@@ -13,25 +13,20 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from gill.models.gill import GillModel, GillTokenizer, TokenRows
+from gill.models.gill import GillModel, GillReader, GillTokenizer
 from gill.parameters import tensor_hash
-from gill.types import IGNORED_LABEL
+from gill.types import Segment
 
 STATES_FILE = "states.safetensors"
 _BATCH_SIZE = 64
 
 
-@torch.no_grad()
 def img_states(model: GillModel, tokenizer: GillTokenizer, prompts: Sequence[str]) -> Tensor:
-    """float32[N, D] on the CPU: the state at [IMG0] behind each prompt, the language model run once a batch.
-
-    Prompts are laid out as in training: the vocabulary's prefix, a beginning of sequence, the words, the [IMG] tokens.
-    """
-    found = []
+    """float32[N, D] on the CPU: the state at [IMG0] behind each prompt, the language model run once a batch."""
+    reader, found = GillReader(model, tokenizer, transform=None), []
     for start in tqdm(range(0, len(prompts), _BATCH_SIZE), desc="hidden states", unit="batch"):
-        rows = _token_rows(model, tokenizer, prompts[start : start + _BATCH_SIZE])
-        first = rows.img_places(model.vocabulary)[:, 0]
-        found.append(model.hidden(rows, None).live_at(first).float().cpu())
+        part = [[Segment(text=prompt)] for prompt in prompts[start : start + _BATCH_SIZE]]
+        found.append(reader.conditioning_of(part).hidden[:, 0].float().cpu())
     return torch.cat(found)
 
 
@@ -49,17 +44,6 @@ def stored_states(model: GillModel, tokenizer: GillTokenizer, prompts: Sequence[
     folder.mkdir(parents=True, exist_ok=True)
     save_file({"states": states.contiguous()}, path, metadata={"key": key})
     return states
-
-
-def _token_rows(model: GillModel, tokenizer: GillTokenizer, prompts: Sequence[str]) -> TokenRows:
-    vocabulary = model.vocabulary
-    img_ids = range(vocabulary.num_words, vocabulary.size)
-    texts = [[*vocabulary.prefix, tokenizer.bos_id, *tokenizer.words(prompt), *img_ids] for prompt in prompts]
-    lengths = torch.tensor([len(text) for text in texts])
-    ids = torch.tensor([token for text in texts for token in text])
-    rows = torch.arange(len(texts)).repeat_interleave(lengths)
-    positions = torch.arange(len(ids)) - (lengths.cumsum(0) - lengths)[rows]
-    return TokenRows(ids, torch.full_like(ids, IGNORED_LABEL), rows, positions)
 
 
 def _key(model: GillModel, prompts: Sequence[str]) -> str:

@@ -8,18 +8,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 from transformers import DynamicCache
 
-from gill.errors import ConfigError
+from gill.backbones import DiffusionDrawer, load_drawer
 from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.model import GillModel
 
-_PICTURES_AT_ONCE = 32
 _PIPELINE_CARD = "model_index.json"
 
 
@@ -59,35 +57,18 @@ class GillIllustrator:
             said.append(ids.cpu())
         return [self._text(row) for row in torch.cat(said, dim=1).tolist()]
 
-    def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
+    def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image | None]:
         """A picture for each float[L, C] sequence, each from its own seed; none where no diffusion model lies.
 
         Only a local folder with a whole pipeline is used: a validation does not start a download.
         """
         if not (Path(self.model.config.diffusion) / _PIPELINE_CARD).is_file():
             return []
-        drawn: list[Image.Image] = []
-        for start in range(0, len(seeds), _PICTURES_AT_ONCE):
-            part = slice(start, start + _PICTURES_AT_ONCE)
-            drawn += self._pipeline(
-                prompt_embeds=conditioning[part].to(self._pipeline.device, self._pipeline.unet.dtype),
-                num_inference_steps=self.num_inference_steps,
-                guidance_scale=self.guidance_scale,
-                generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
-            ).images
-        return drawn
+        return self._drawer.draw(conditioning, seeds, self.num_inference_steps, self.guidance_scale)
 
     @cached_property
-    def _pipeline(self) -> Any:
-        from diffusers import StableDiffusionPipeline  # slow to import, needed only to draw
-
-        folder = self.model.config.diffusion
-        try:
-            pipeline = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"cannot load the diffusion model {folder!r}: {error}") from error
-        pipeline.set_progress_bar_config(disable=True)
-        return pipeline.to(self.model.device)
+    def _drawer(self) -> DiffusionDrawer:
+        return load_drawer(self.model.config.diffusion, self.model.device)
 
     def _read(self, ids: Tensor, visual_BVD: Tensor, cache: DynamicCache) -> Tensor:
         """float[B, D] state at the last of `ids`, which are added to the cache."""

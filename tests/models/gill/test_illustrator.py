@@ -1,10 +1,12 @@
 """Captions of pictures: with a cache as without, and cut where the picture's text ends."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+from gill.backbones import tiny_drawer, tiny_pipeline
 from gill.models.gill import GillIllustrator, GillModel, GillTokenizer, find_preset, load_model
 
 
@@ -47,3 +49,12 @@ def test_a_caption_ends_where_its_picture_does() -> None:
 def test_without_a_diffusion_model_nothing_is_drawn() -> None:
     model, tokenizer = build()
     assert GillIllustrator(model, tokenizer).draw(torch.zeros(1, 12, 16), [0]) == []
+
+
+def test_a_drawn_picture_is_the_drawers(tmp_path: Path) -> None:
+    tiny_pipeline().save_pretrained(tmp_path)
+    model, tokenizer = build(diffusion=str(tmp_path))
+    sequences = torch.randn(2, 12, 16, generator=torch.Generator().manual_seed(0))
+    drawn = GillIllustrator(model, tokenizer, num_inference_steps=2, guidance_scale=3.0).draw(sequences, [4, 5])
+    wanted = tiny_drawer().draw(sequences, [4, 5], 2, 3.0)
+    assert [picture and picture.tobytes() for picture in drawn] == [picture and picture.tobytes() for picture in wanted]
