@@ -22,7 +22,7 @@ export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test train flatland
+.PHONY: help setup check test train flatland bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,3 +51,6 @@ train: setup ## train GILL in Flatland and report it in runs/flatland (minutes o
 
 flatland: setup ## write the miniature world to FLATLAND_OUT (data/flatland)
 	$(RUN) scripts/make_flatland.py --out $(FLATLAND_OUT) --size $(FLATLAND_SIZE) --seed $(FLATLAND_SEED)
+
+bench: setup ## measure the speed that is promised; the last line is JSON (minutes; SMOKE=1: toy shapes)
+	$(RUN) scripts/benchmark.py

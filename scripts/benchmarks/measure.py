@@ -1,0 +1,93 @@
+"""Work, memory and speed of a function: counted FLOPs, bytes kept for backward, CPU seconds, the matmul rate.
+
+CPU seconds are those of all threads of this process, so other programs on the machine disturb them little.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import flop_counter
+
+_MIN_SECONDS = 0.05  # of one timing of a product
+
+
+@dataclass(frozen=True)
+class Product:
+    """`count` products (rows x inner) @ (inner x columns) of a step."""
+
+    count: int
+    rows: int
+    inner: int
+    columns: int
+
+    @property
+    def flops(self) -> int:
+        """Of one of them; a multiplication and an addition are two."""
+        return 2 * self.rows * self.inner * self.columns
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    """CPU seconds of one call, all threads added."""
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def count_flops(run: Callable[[], object]) -> int:
+    """Floating-point operations of the matrix products and convolutions of one call, attention included."""
+    kernels = torch.ops.aten
+    mapping: dict[Any, Any] = {  # torch 2.13 counts the attention kernels of accelerators only
+        kernels._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+        kernels._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    }
+    with flop_counter.FlopCounterMode(display=False, custom_mapping=mapping) as counter:
+        run()
+    return counter.get_total_flops()
+
+
+def saved_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
+    """Bytes that stay allocated for the backward pass of `forward()`: each storage once, parameters left out."""
+    known = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
+    sizes: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = forward()  # its graph keeps every storage alive, so no address is given out twice
+    del loss
+    return sum(sizes.values())
+
+
+def matmul_rate(products: Sequence[Product]) -> float:
+    """Floating-point operations a CPU second of `products` alone, each weighted by its share of the step."""
+    seconds = [product.count * _seconds_of_product(product) for product in products]
+    return sum(product.count * product.flops for product in products) / sum(seconds)
+
+
+def _seconds_of_product(product: Product) -> float:
+    left, right = torch.randn(product.rows, product.inner), torch.randn(product.columns, product.inner)
+    out = torch.empty(product.rows, product.columns)
+    torch.mm(left, right.T, out=out)
+    num_runs, seconds = 0, 0.0
+    while seconds < _MIN_SECONDS:
+        seconds += cpu_seconds(lambda: torch.mm(left, right.T, out=out))
+        num_runs += 1
+    return seconds / num_runs
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return flop_counter.sdpa_flop_count(query, key, value)
+
+
+def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return flop_counter.sdpa_backward_flop_count(grad, query, key, value)
