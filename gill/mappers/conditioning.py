@@ -9,6 +9,7 @@ Shape legend: B = samples, R = [IMG] tokens, D = hidden width, L = conditioning 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,31 @@ from gill.mappers.decoder import DecoderLayer
 _FEED_FORWARD_FACTOR = 4  # the usual Transformer ratio, as in the original
 
 
+@dataclass(frozen=True)
+class MapperSizes:
+    """How large a mapper is.
+
+    Attributes:
+        hidden_width: D. num_img_tokens: R. length: L. conditioning_width: C.
+        width, num_layers, num_heads: of the Transformer forms (width also of the MLP).
+
+    Raises:
+        ConfigError: the width does not divide among the heads.
+    """
+
+    hidden_width: int
+    num_img_tokens: int
+    length: int
+    conditioning_width: int
+    width: int
+    num_layers: int
+    num_heads: int
+
+    def __post_init__(self) -> None:
+        if self.width % self.num_heads:
+            raise ConfigError(f"mapper_width={self.width} must be a multiple of mapper_heads={self.num_heads}")
+
+
 class GILLMapper(nn.Module):
     """Translate [IMG] hidden states into a diffusion text-encoder sequence.
 
@@ -27,27 +53,18 @@ class GILLMapper(nn.Module):
     sample until they first look at one, and so far they are computed once for all.
     """
 
-    def __init__(
-        self,
-        hidden_width: int,
-        num_img_tokens: int,
-        length: int,
-        conditioning_width: int,
-        width: int,
-        num_layers: int,
-        num_heads: int,
-    ) -> None:
+    def __init__(self, sizes: MapperSizes) -> None:
         super().__init__()
-        self.input = nn.Linear(hidden_width, width)
+        self.input = nn.Linear(sizes.hidden_width, sizes.width)
         self.transformer = nn.Transformer(
-            d_model=width,
-            nhead=num_heads,
-            custom_encoder=_encoder(width, num_layers, num_heads),
-            custom_decoder=_decoder(width, num_layers, num_heads),
+            d_model=sizes.width,
+            nhead=sizes.num_heads,
+            custom_encoder=_encoder(sizes),
+            custom_decoder=_decoder(sizes),
             batch_first=True,
         )
-        self.queries = nn.Parameter(torch.randn(1, length, width))
-        self.output = nn.Linear(width, conditioning_width)
+        self.queries = nn.Parameter(torch.randn(1, sizes.length, sizes.width))
+        self.output = nn.Linear(sizes.width, sizes.conditioning_width)
 
     def forward(self, hidden_BRD: Tensor, rows_RD: Tensor) -> Tensor:
         """float[B, L, C] from hidden states and the rows of the tokens they stand at."""
@@ -62,52 +79,41 @@ class TokenwiseMapper(nn.Module):
         ConfigError: L * C does not divide into R equal shares.
     """
 
-    def __init__(
-        self, body: nn.Module, body_width: int, num_img_tokens: int, length: int, conditioning_width: int
-    ) -> None:
+    def __init__(self, body: nn.Module, body_width: int, sizes: MapperSizes) -> None:
         super().__init__()
-        if length * conditioning_width % num_img_tokens:
+        num_values = sizes.length * sizes.conditioning_width
+        if num_values % sizes.num_img_tokens:
             raise ConfigError(
-                f"this mapper splits {length} x {conditioning_width} numbers evenly over the [IMG] tokens, and "
-                f"{num_img_tokens} does not divide them; change num_img_tokens or use mapper=gill_mapper"
+                f"this mapper splits {sizes.length} x {sizes.conditioning_width} numbers evenly over the [IMG] tokens, "
+                f"and {sizes.num_img_tokens} does not divide them; change num_img_tokens or use mapper=gill_mapper"
             )
-        self.length = length
+        self.length = sizes.length
         self.body = body
-        self.output = nn.Linear(body_width, length * conditioning_width // num_img_tokens)
+        self.output = nn.Linear(body_width, num_values // sizes.num_img_tokens)
 
     def forward(self, hidden_BRD: Tensor, rows_RD: Tensor) -> Tensor:
         """float[B, L, C]; the rows are unused, the signature is every mapper's."""
         return self.output(self.body(hidden_BRD)).flatten(1).unflatten(-1, (self.length, -1))
 
 
-def _linear(hidden_width: int, num_img_tokens: int, length: int, conditioning_width: int, *_: int) -> nn.Module:
-    return TokenwiseMapper(nn.Identity(), hidden_width, num_img_tokens, length, conditioning_width)
+def _linear(sizes: MapperSizes) -> nn.Module:
+    return TokenwiseMapper(nn.Identity(), sizes.hidden_width, sizes)
 
 
-def _mlp(
-    hidden_width: int, num_img_tokens: int, length: int, conditioning_width: int, width: int, *_: int
-) -> nn.Module:
-    body = nn.Sequential(nn.Linear(hidden_width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
-    return TokenwiseMapper(body, width, num_img_tokens, length, conditioning_width)
+def _mlp(sizes: MapperSizes) -> nn.Module:
+    first, second = nn.Linear(sizes.hidden_width, sizes.width), nn.Linear(sizes.width, sizes.width)
+    return TokenwiseMapper(nn.Sequential(first, nn.ReLU(), second, nn.ReLU()), sizes.width, sizes)
 
 
-def _transformer_encoder(
-    hidden_width: int,
-    num_img_tokens: int,
-    length: int,
-    conditioning_width: int,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-) -> nn.Module:
-    body = nn.Sequential(nn.Linear(hidden_width, width), _encoder(width, num_layers, num_heads))
+def _transformer_encoder(sizes: MapperSizes) -> nn.Module:
+    body = nn.Sequential(nn.Linear(sizes.hidden_width, sizes.width), _encoder(sizes))
     for parameter in body.parameters():
         if parameter.dim() > 1:
             nn.init.xavier_uniform_(parameter)  # nn.TransformerEncoder starts every layer as a copy of the first
-    return TokenwiseMapper(body, width, num_img_tokens, length, conditioning_width)
+    return TokenwiseMapper(body, sizes.width, sizes)
 
 
-MAPPERS: dict[str, Callable[..., nn.Module]] = {
+MAPPERS: dict[str, Callable[[MapperSizes], nn.Module]] = {
     "linear": _linear,
     "mlp": _mlp,
     "transformer_encoder": _transformer_encoder,
@@ -115,41 +121,25 @@ MAPPERS: dict[str, Callable[..., nn.Module]] = {
 }
 
 
-def build_mapper(
-    kind: str,
-    hidden_width: int,
-    num_img_tokens: int,
-    length: int,
-    conditioning_width: int,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-) -> nn.Module:
-    """A mapper by name.
-
-    Args:
-        kind: one of `MAPPERS`.
-        hidden_width: D. num_img_tokens: R. length: L. conditioning_width: C.
-        width, num_layers, num_heads: of the Transformer forms (width also of the MLP).
+def build_mapper(kind: str, sizes: MapperSizes) -> nn.Module:
+    """A mapper by name, one of `MAPPERS`.
 
     Raises:
         ConfigError: sizes that do not divide.
     """
-    if width % num_heads:
-        raise ConfigError(f"mapper_width={width} must be a multiple of mapper_heads={num_heads}")
-    return MAPPERS[kind](hidden_width, num_img_tokens, length, conditioning_width, width, num_layers, num_heads)
+    return MAPPERS[kind](sizes)
 
 
-def _layer_settings(width: int, num_heads: int) -> dict[str, object]:
-    settings = {"d_model": width, "nhead": num_heads, "dim_feedforward": _FEED_FORWARD_FACTOR * width}
+def _encoder(sizes: MapperSizes) -> nn.TransformerEncoder:
+    layer = nn.TransformerEncoderLayer(**_layer_settings(sizes))  # type: ignore[arg-type]
+    return nn.TransformerEncoder(layer, sizes.num_layers, nn.LayerNorm(sizes.width), enable_nested_tensor=False)
+
+
+def _decoder(sizes: MapperSizes) -> nn.TransformerDecoder:
+    layer = DecoderLayer(**_layer_settings(sizes))  # type: ignore[arg-type]
+    return nn.TransformerDecoder(layer, sizes.num_layers, nn.LayerNorm(sizes.width))
+
+
+def _layer_settings(sizes: MapperSizes) -> dict[str, object]:
+    settings = {"d_model": sizes.width, "nhead": sizes.num_heads, "dim_feedforward": _FEED_FORWARD_FACTOR * sizes.width}
     return {**settings, "dropout": 0.0, "norm_first": True, "batch_first": True}
-
-
-def _encoder(width: int, num_layers: int, num_heads: int) -> nn.TransformerEncoder:
-    layer = nn.TransformerEncoderLayer(**_layer_settings(width, num_heads))  # type: ignore[arg-type]
-    return nn.TransformerEncoder(layer, num_layers, nn.LayerNorm(width), enable_nested_tensor=False)
-
-
-def _decoder(width: int, num_layers: int, num_heads: int) -> nn.TransformerDecoder:
-    layer = DecoderLayer(**_layer_settings(width, num_heads))  # type: ignore[arg-type]
-    return nn.TransformerDecoder(layer, num_layers, nn.LayerNorm(width))

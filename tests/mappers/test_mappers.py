@@ -1,15 +1,27 @@
 """Shapes and refusals of what trains."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from gill.errors import ConfigError
-from gill.mappers import MAPPERS, DecisionHead, ImgTokenEmbedding, RetrievalHeads, VisualPrefix, build_mapper
+from gill.mappers import (
+    MAPPERS,
+    DecisionHead,
+    ImgTokenEmbedding,
+    MapperSizes,
+    RetrievalHeads,
+    VisualPrefix,
+    build_mapper,
+)
+
+SIZES = MapperSizes(10, 4, 6, 8, width=12, num_layers=2, num_heads=3)
 
 
 @pytest.mark.parametrize("kind", MAPPERS)
 def test_every_mapper_gives_a_conditioning_sequence(kind: str) -> None:
-    mapper = build_mapper(kind, 10, 4, 6, 8, width=12, num_layers=2, num_heads=3)
+    mapper = build_mapper(kind, SIZES)
     mapped = mapper(torch.randn(3, 4, 10), torch.randn(4, 10))
     assert mapped.shape == (3, 6, 8)
     mapped.sum().backward()
@@ -17,21 +29,21 @@ def test_every_mapper_gives_a_conditioning_sequence(kind: str) -> None:
 
 
 def test_the_mlp_has_three_layers() -> None:
-    mapper = build_mapper("mlp", 10, 4, 6, 8, 12, 2, 3)
+    mapper = build_mapper("mlp", SIZES)
     assert sum(isinstance(module, torch.nn.Linear) for module in mapper.modules()) == 3
 
 
 def test_layers_of_the_encoder_start_apart() -> None:
-    mapper = build_mapper("transformer_encoder", 10, 4, 6, 8, 12, 2, 3)
+    mapper = build_mapper("transformer_encoder", SIZES)
     first, second = (layer.linear1.weight for layer in mapper.body[1].layers)
     assert not torch.equal(first, second)
 
 
 def test_sizes_that_do_not_divide_are_refused() -> None:
     with pytest.raises(ConfigError, match="5 does not divide them"):
-        build_mapper("linear", 10, 5, 6, 8, 12, 2, 3)
+        build_mapper("linear", replace(SIZES, num_img_tokens=5))
     with pytest.raises(ConfigError, match="mapper_width=12 must be a multiple of mapper_heads=5"):
-        build_mapper("gill_mapper", 10, 4, 6, 8, 12, 2, 5)
+        replace(SIZES, num_heads=5)
     with pytest.raises(ConfigError, match="at least 1"):
         ImgTokenEmbedding(0, 4, 1.0)
 

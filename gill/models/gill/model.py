@@ -15,7 +15,7 @@ from transformers import DynamicCache
 
 from gill.backbones import ConditioningEncoder, LanguageModel, VisionTower
 from gill.errors import ConfigError, ShapeError
-from gill.mappers import ImgTokenEmbedding, RetrievalHeads, VisualPrefix, build_mapper
+from gill.mappers import ImgTokenEmbedding, MapperSizes, RetrievalHeads, VisualPrefix, build_mapper
 from gill.models.gill.config import GillConfig
 from gill.models.gill.packing import Grid, attention_mask, pack
 from gill.models.gill.sequence import TokenRows, Vocabulary
@@ -208,8 +208,8 @@ def build_img_tokens(config: GillConfig, language: LanguageModel, vocabulary: Vo
 
 
 def _mapper(config: GillConfig, language: LanguageModel, shape: tuple[int, int]) -> nn.Module:
-    sizes = (config.mapper_width, config.mapper_layers, config.mapper_heads)
-    return build_mapper(config.mapper, language.hidden_width, config.num_img_tokens, *shape, *sizes)
+    own = (config.mapper_width, config.mapper_layers, config.mapper_heads)
+    return build_mapper(config.mapper, MapperSizes(language.hidden_width, config.num_img_tokens, *shape, *own))
 
 
 @torch.no_grad()
