@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,13 +104,15 @@ class _GatherRows(torch.autograd.Function):
     def forward(ctx: Any, own_BE: Tensor) -> Tensor:
         ctx.num_own = len(own_BE)
         parts = [torch.empty_like(own_BE) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own_BE.contiguous())
+        with _together():
+            dist.all_gather(parts, own_BE.contiguous())
         return torch.cat(parts)
 
     @staticmethod
     def backward(ctx: Any, grad_NE: Tensor) -> Tensor:
         total_NE = grad_NE.contiguous()
-        dist.all_reduce(total_NE)  # every process has a loss in which our rows occur
+        with _together():
+            dist.all_reduce(total_NE)  # every process has a loss in which our rows occur
         first = dist.get_rank() * ctx.num_own
         return total_NE[first : first + ctx.num_own]
 
@@ -119,7 +122,8 @@ def sum_counts(counts: Mapping[str, float], device: torch.device) -> dict[str, f
     names = sorted(counts)
     values = torch.tensor([counts[name] for name in names], dtype=torch.float64, device=device)
     if dist.is_initialized():
-        dist.all_reduce(values)
+        with _together():
+            dist.all_reduce(values)
     return dict(zip(names, values.tolist(), strict=True))
 
 
@@ -131,7 +135,8 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
         if parameter.grad is None:
             parameter.grad = torch.zeros_like(parameter)
     flat = torch.cat([parameter.grad.flatten() for parameter in parameters if parameter.grad is not None])
-    dist.all_reduce(flat)
+    with _together():
+        dist.all_reduce(flat)
     start = 0
     for parameter in parameters:
         assert parameter.grad is not None
@@ -142,8 +147,9 @@ def sum_gradients(parameters: Sequence[nn.Parameter]) -> None:
 def broadcast_parameters(parameters: Sequence[nn.Parameter]) -> None:
     """Give every process the weights of the first, so that all start alike."""
     if dist.is_initialized():
-        for parameter in parameters:
-            dist.broadcast(parameter.data, 0)
+        with _together():
+            for parameter in parameters:
+                dist.broadcast(parameter.data, 0)
 
 
 def gather_objects(own: Any) -> list[Any]:
@@ -151,7 +157,8 @@ def gather_objects(own: Any) -> list[Any]:
     if not dist.is_initialized():
         return [own]
     everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, own)
+    with _together():
+        dist.all_gather_object(everyone, own)
     return everyone
 
 
@@ -163,4 +170,19 @@ def any_process(flag: bool, device: torch.device) -> bool:
 def barrier() -> None:
     """Wait for the others."""
     if dist.is_initialized():
-        dist.barrier()
+        with _together():
+            dist.barrier()
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """Say plainly when another process is gone.
+
+    Raises:
+        DistributedError: it is; torch raises its plain RuntimeError for that.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise DistributedError(f"another process ended; its own message says why ({reason})") from error
