@@ -19,7 +19,7 @@ from gill.models.gill.config import GillConfig
 from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.loading import load_model
 from gill.models.gill.model import GillModel
-from gill.models.gill.released import read_released, write_released
+from gill.models.gill.released import read_json, read_released, write_released
 from gill.parameters import load_trainable_state, trainable_state
 
 WEIGHTS_NAME, CONFIG_NAME = "weights.safetensors", "model.json"
@@ -129,10 +129,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     path = folder / CONFIG_NAME
     if not path.is_file():
         raise MissingCheckpointError(f"{path} is missing; {folder} is not a saved model")
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    card = read_json(path)
     if card.get("family") != _FAMILY or not {"config", "num_words"} <= card.keys():
         raise CheckpointError(f"{path} is not of the {_FAMILY} family, or lacks config and num_words")
     return card

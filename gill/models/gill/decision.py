@@ -17,6 +17,7 @@ from torch import Tensor
 
 from gill.errors import CheckpointError, MissingCheckpointError
 from gill.mappers import DecisionHead
+from gill.models.gill.released import read_json
 from gill.parameters import tensor_hash
 
 DECISION_WEIGHTS, DECISION_CARD = "decision.safetensors", "decision.json"
@@ -53,10 +54,10 @@ def load_decision(folder: Path, img_rows_RD: Tensor) -> DecisionHead:
         if not wanted.is_file():
             raise MissingCheckpointError(f"{wanted} is missing; write it with scripts/train_decision_model.py")
     try:
-        card, state = json.loads(card_path.read_text(encoding="utf-8")), load_file(path)
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        card, state = read_json(card_path), load_file(path)
+    except SafetensorError as error:
         raise CheckpointError(f"the decision head in {folder} is damaged: {error}; copy it again") from error
-    if not isinstance(card, dict) or card.get("kind") != _KIND or card.get("classes") != list(DECISION_CLASSES):
+    if card.get("kind") != _KIND or card.get("classes") != list(DECISION_CLASSES):
         raise CheckpointError(f"{card_path} is not the card of a {_KIND} with classes {', '.join(DECISION_CLASSES)}")
     if card.get("img_rows_sha256") != _rows_hash(img_rows_RD):
         raise CheckpointError(

@@ -204,7 +204,7 @@ def read_released(folder: Path, weights_name: str = WEIGHTS_NAME) -> tuple[GillC
     args_path = folder / ARGS_NAME
     if not args_path.is_file():
         raise MissingCheckpointError(f"{args_path} is missing; put the released {ARGS_NAME} and {WEIGHTS_NAME} there")
-    config = config_from_args(json.loads(args_path.read_text(encoding="utf-8")))
+    config = config_from_args(read_json(args_path))
     state = import_state(_state_dict(folder / weights_name), config)
     return fit_mapper(config, state), state
 
@@ -215,7 +215,7 @@ def read_num_words(folder: Path) -> int:
     Raises:
         CheckpointError: `model_args.json` does not say it.
     """
-    first = json.loads((folder / ARGS_NAME).read_text(encoding="utf-8")).get("retrieval_token_idx")
+    first = read_json(folder / ARGS_NAME).get("retrieval_token_idx")
     first = first[0] if isinstance(first, list) and first else first
     if not isinstance(first, int):
         raise CheckpointError(f"{folder / ARGS_NAME} lacks retrieval_token_idx, the ids of the [IMG] tokens")
@@ -254,6 +254,21 @@ def write_decision(path: Path, head: DecisionHead) -> None:
     """Write a decision head as the originals read it."""
     state = {f"1.{name}": tensor.detach().cpu() for name, tensor in head.linear.state_dict().items()}
     torch.save({"state_dict": state}, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The settings in a JSON file.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:  # ValueError: no JSON, or no text
+        raise CheckpointError(f"{path} is not JSON ({error}); copy it again") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds no settings but {type(content).__name__}; it is of something else")
+    return content
 
 
 def load_tensors_only(path: Path) -> Any:
