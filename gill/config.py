@@ -18,6 +18,7 @@ from gill.errors import ConfigError, UnknownNameError
 
 Settings = TypeVar("Settings")
 
+DECAYS = ("step", "linear")
 _TRUE = ("true", "1", "yes", "on")
 _FALSE = ("false", "0", "no", "off")
 
@@ -29,8 +30,10 @@ class Recipe:
     Attributes:
         learning_rate: peak, reached after the warm-up.
         betas, eps, weight_decay: AdamW; the decay touches only what trains.
+        token_rate: factor on the rate of the rows of new tokens; tuning inputs of a frozen network wants more than
+            tuning maps behind it (Lester et al. 2021, arXiv:2104.08691).
         warmup_steps: linear from 0, in optimiser steps.
-        decay_epochs: the rate is multiplied by `decay_factor` every so many epochs.
+        decay: "step" multiplies the rate by `decay_factor` every `decay_epochs` epochs; "linear" goes down to 0.
         grad_clip: maximum Euclidean norm over all that trains.
         num_epochs, steps_per_epoch: length of the run in optimiser steps.
         batch_size: pairs per optimiser step, over all processes and accumulation steps.
@@ -39,10 +42,12 @@ class Recipe:
     """
 
     learning_rate: float = 1e-3
+    token_rate: float = 1.0
     betas: tuple[float, ...] = (0.9, 0.95)
     eps: float = 1e-8
     weight_decay: float = 0.01
     warmup_steps: int = 2000
+    decay: str = "step"
     decay_epochs: int = 5
     decay_factor: float = 0.1
     grad_clip: float = 1.0
@@ -54,17 +59,21 @@ class Recipe:
 
     def __post_init__(self) -> None:
         require_in_range("pair_probability", self.pair_probability, 0, 1)
-        for name in ("learning_rate", "grad_clip", "batch_size", "max_tokens", "decay_epochs"):
+        require_known("decay", self.decay, DECAYS)
+        for name in ("learning_rate", "token_rate", "grad_clip", "batch_size", "max_tokens", "decay_epochs"):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
 
     def learning_rate_factor(self, step: int) -> float:
-        """Factor on `learning_rate` for the 0-based optimiser `step`: linear warm-up, then a step decay.
+        """Factor on `learning_rate` for the 0-based optimiser `step`: linear warm-up, then the decay.
 
         The decay counts from the end of the warm-up, as in the original's chained schedulers.
         """
         if step < self.warmup_steps:
             return step / self.warmup_steps
+        if self.decay == "linear":
+            num_steps = self.num_epochs * self.steps_per_epoch
+            return max(num_steps - step, 0) / max(num_steps - self.warmup_steps, 1)
         return self.decay_factor ** ((step - self.warmup_steps) // (self.decay_epochs * self.steps_per_epoch))
 
 

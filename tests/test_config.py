@@ -64,8 +64,15 @@ def test_the_rate_warms_up_and_then_falls_in_steps() -> None:
     assert Recipe(warmup_steps=0).learning_rate_factor(0) == 1
 
 
+def test_the_rate_may_fall_evenly_to_nothing() -> None:
+    recipe = Recipe(warmup_steps=10, decay="linear", num_epochs=3, steps_per_epoch=10)
+    assert [recipe.learning_rate_factor(step) for step in (5, 10, 20, 30)] == [0.5, 1, 0.5, 0]
+
+
 def test_impossible_recipes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"pair_probability must lie in \[0, 1\], got 2"):
         Recipe(pair_probability=2)
     with pytest.raises(ConfigError, match="batch_size must be above 0"):
         Recipe(batch_size=0)
+    with pytest.raises(ConfigError, match="unknown decay 'liner'; did you mean 'linear'"):
+        Recipe(decay="liner")

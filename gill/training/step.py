@@ -10,6 +10,7 @@ Shape legend: N = rows of the whole step, E = retrieval width.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -72,18 +73,21 @@ def update(
             "samples of this step (the last checkpoint is from before it)"
         )
     for group in optimizer.param_groups:
-        group["lr"] = recipe.learning_rate * recipe.learning_rate_factor(step)
+        group["lr"] = recipe.learning_rate * group["rate"] * recipe.learning_rate_factor(step)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     task.after_update()
-    return {"learning_rate": optimizer.param_groups[0]["lr"], "grad_norm": norm}
+    return {"learning_rate": recipe.learning_rate * recipe.learning_rate_factor(step), "grad_norm": norm}
 
 
 def build_optimizer(task: TrainingTask, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over what trains and nothing else."""
+    """AdamW over what trains and nothing else, in its order; a group for each run of parameters of one rate."""
     parameters = [parameter for _, parameter in trainable(task)]
+    rows = {id(parameter) for parameter in task.token_rows()}
+    rates = [recipe.token_rate if id(parameter) in rows else 1.0 for parameter in parameters]
+    runs = itertools.groupby(zip(rates, parameters, strict=True), key=lambda pair: pair[0])
     return torch.optim.AdamW(
-        parameters,
+        [{"params": [parameter for _, parameter in run], "rate": rate} for rate, run in runs],
         lr=recipe.learning_rate,
         betas=(recipe.betas[0], recipe.betas[1]),
         eps=recipe.eps,

@@ -80,6 +80,10 @@ class TrainingTask(nn.Module, ABC):
         """Losses and what validation scores, without gradient."""
 
     @abstractmethod
+    def token_rows(self) -> Sequence[nn.Parameter]:
+        """What trains on the input side of a frozen network, and learns at `Recipe.token_rate`; may be empty."""
+
+    @abstractmethod
     def after_update(self) -> None:
         """What the recipe does to the weights after each optimiser update (not after each accumulation step)."""
 

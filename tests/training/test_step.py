@@ -84,3 +84,21 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
     task, _ = build()
     with pytest.raises(TrainingError, match="step 5: loss nan"):
         update(task, build_optimizer(task, Recipe()), Recipe(), 4, {"loss": float("nan")})
+
+
+def test_token_rows_have_a_rate_of_their_own() -> None:
+    """Adam's first update is the learning rate, whatever the gradient; decay and norm are left out of it."""
+    task, _ = build()
+    recipe = replace(PRESET.recipe, warmup_steps=0, weight_decay=0.0, token_rate=10.0, learning_rate=1e-3)
+    optimizer = build_optimizer(task, recipe)
+    before = {name: p.detach().clone() for name, p in trainable(task)}
+    for _, parameter in trainable(task):
+        parameter.grad = torch.ones_like(parameter)
+    task.after_update = lambda: None  # type: ignore[method-assign]
+    update(task, optimizer, replace(recipe, grad_clip=1e9), 0, {"loss": 0.0})
+    moved = {name: (before[name] - p.detach()).abs().max().item() for name, p in trainable(task)}
+    assert moved.pop("model.img_tokens.input_rows") == pytest.approx(1e-2, rel=1e-6)
+    assert set(moved.values()) == {pytest.approx(1e-3, rel=1e-6)}
+    assert [name for name, _ in trainable(task)] == [
+        name for group in optimizer.param_groups for p in group["params"] for name, q in trainable(task) if p is q
+    ]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gill.models.gill.model import GillModel, Hidden
 from gill.models.gill.sequence import TokenRows, captioning_rows, text_rows
@@ -89,6 +89,10 @@ class GillTask(TrainingTask):
             if self.model.mapper is None
             else self.model.map_conditioning(self._img_hidden(passes.text)),
         )
+
+    def token_rows(self) -> list[nn.Parameter]:
+        """The [IMG] rows as inputs."""
+        return [self.model.img_tokens.input_rows]
 
     def after_update(self) -> None:
         """Rescale the [IMG] rows, when the recipe says so."""
