@@ -10,6 +10,7 @@ import torch
 from gill.distributed import (
     World,
     any_process,
+    barrier,
     choose_backend,
     gather_objects,
     gather_rows,
@@ -19,7 +20,7 @@ from gill.distributed import (
     sum_gradients,
     world_from_environment,
 )
-from gill.errors import ConfigError
+from gill.errors import ConfigError, DistributedError
 
 CPU = torch.device("cpu")
 
@@ -80,6 +81,16 @@ def test_one_process_needs_no_group() -> None:
     assert rows.shape == (2, 3) and first == 0
     assert sum_counts({"a": 2.0}, CPU) == {"a": 2.0}
     assert gather_objects("x") == ["x"]
+
+
+def test_a_process_that_is_gone_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone() -> None:
+        raise RuntimeError("Connection closed by peer")
+
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.barrier", gone)
+    with pytest.raises(DistributedError, match=r"another process ended.*Connection closed by peer"):
+        barrier()
 
 
 def test_nccl_without_a_gpu_names_gloo(monkeypatch: pytest.MonkeyPatch) -> None:
