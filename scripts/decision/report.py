@@ -46,10 +46,17 @@ def measure(probability_N2: Tensor, true_N: Tensor) -> dict[str, Any]:
         **found,
         "constant_f1": scores,
         "best_constant": best,
+        "coin_f1": coin_f1(true_N),
         "gain_over_constant": {"value": found["f1"]["value"] - scores[best], "low": low, "high": high},
         "num_generate": int((true_N == 0).sum()),
         "num_retrieve": int((true_N == 1).sum()),
     }
+
+
+def coin_f1(true_N: Tensor) -> float:
+    """Macro-F1 of a fair coin on many such prompts: each class with its share as precision, and recall one half."""
+    shares = torch.bincount(true_N, minlength=NUM_CLASSES).double() / len(true_N)
+    return float((shares / (shares + 0.5)).mean())
 
 
 def _with_interval(predicted_N: Tensor, true_N: Tensor, name: str) -> dict[str, float]:
@@ -80,6 +87,7 @@ def in_words(scores: dict[str, Any]) -> str:
     lines = [f"  {names[name]:<32} {_interval(scores[name])}" for name in (*SCORES, "calibration_error")]
     lines.append(f"  {constant:<32} {scores['constant_f1'][scores['best_constant']]:.3f}")
     lines.append(f"  {names['gain_over_constant']:<32} {_interval(scores['gain_over_constant'])}")
+    lines.append(f"  {'a fair coin':<32} {scores['coin_f1']:.3f}")
     published = [f"  {name:<62} {value:.3f}" for name, value in PUBLISHED.items()]
     count = f"{scores['num_generate']} prompts to generate and {scores['num_retrieve']} to retrieve"
     return "\n".join([f"on {count}, with 95 % intervals:", *lines, "published macro F1 on PartiPrompts:", *published])

@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gill.backbones import tiny_drawer
 from gill.flatland.writer import parts
+from gill.metrics import macro_scores
 from gill.models.gill import find_preset, load_decision, load_model, load_saved, read_decision, save_model
 from gill.models.gill.sequence import text_rows
 from gill.types import Batch, CaptionRecord, Sample
 from scripts import generate_sd_p2_images
 from scripts.decision.head import HeadRecipe, Split, best_temperature, split_prompts, train_head
-from scripts.decision.report import measure
+from scripts.decision.report import coin_f1, measure
 from scripts.decision.states import img_states
 from scripts.decision.votes import agreed_choice, read_decisions
 from scripts.generate_sd_p2_images import main as generate
@@ -158,6 +159,13 @@ def test_a_head_learns_what_a_line_tells_apart() -> None:
     assert scores["f1"]["value"] > 0.93  # two normals four deviations apart: .977 is the best there is
     assert scores["gain_over_constant"]["low"] > 0.4
     assert losses[-1] < losses[0] and not head.training
+
+
+def test_a_coin_scores_what_a_thousand_coins_do() -> None:
+    true = torch.tensor([0] * 201 + [1] * 110)
+    coins = torch.randint(2, (1000, len(true)), generator=torch.Generator().manual_seed(0))
+    tossed = sum(macro_scores(coin, true, 2)["f1"] for coin in coins) / len(coins)
+    assert coin_f1(true) == pytest.approx(tossed, abs=0.005)
 
 
 def test_a_head_stops_when_validation_does_not_get_better() -> None:
