@@ -11,10 +11,10 @@ SOURCE is one of
     any other file   one name below --image-dir, or one address, a line
 
 The index keeps the names as they are, below --image-dir; whoever searches it opens them with
-PictureFetcher([image_dir]). Only the picture half of MODEL is loaded, so a CPU does: about 300 pictures a second in
-Flatland, 5 with CLIP ViT-L/14. A run that was stopped, at any moment, is continued by the same command. Pictures that
-cannot be read are left out, listed in bad_samples.jsonl in the index's folder, and end the run beyond
---max-bad-fraction. Each picture is embedded once, however often SOURCE names it.
+PictureFetcher([image_dir]). Only the picture half of MODEL is loaded, so a machine that holds its CLIP will do. A run
+that was stopped, at any moment, is continued by the same command. Pictures that cannot be read are left out, listed in
+bad_samples.jsonl in the index's folder, and end the run beyond --max-bad-fraction. Each picture is embedded once,
+however often SOURCE names it.
 """
 
 import argparse
