@@ -71,6 +71,12 @@ def caption(scene: Scene, template: int = 0, swap: bool = False) -> str:
     return templates(scene)[template].format(**words)
 
 
+def retold(scene: Scene, words: str) -> str:
+    """The canonical caption, but its things in the order in which `words` name them; unnamed ones come last."""
+    named = [words.find(thing.shape) % (len(words) + 1) for thing in scene.things]  # not found = -1 = the end
+    return caption(scene, swap=named != sorted(named))
+
+
 def all_captions(scene: Scene) -> list[str]:
     """Every caption of a scene: 4 with one thing, 8 with two."""
     return [caption(scene, template, swap) for swap in (False, True)[: len(scene.things)] for template in range(4)]
