@@ -5,7 +5,7 @@ A caption in brackets stands where a picture would be: "text (caption) text (cap
 
 from random import Random
 
-from gill.flatland.captions import caption, random_caption, retold
+from gill.flatland.captions import caption, random_caption
 from gill.flatland.dialogues import NUM_ROUNDS, dialogue, dialogue_text
 from gill.flatland.stories import NUM_FRAMES, Story, story
 from gill.flatland.world import Scene, item_rng, sample_scene
@@ -15,8 +15,6 @@ OPEN, CLOSE = "(", ")"
 MIXTURE = (0.4, 0.35, 0.25)
 # Stories of which only the last texts are told: a benchmark may show the last one alone.
 TAIL_SHARE = 0.35
-# Shares of captions, stories and dialogues that are retold.
-RETOLD = (0.45, 0.3, 0.25)
 
 
 def bracket(text: str) -> str:
@@ -47,26 +45,6 @@ def document(
     return caption_document(rng, sample_scene(rng, split))
 
 
-def retelling(split: str, index: int, seed: int = 0) -> str:
-    """A text that ends in brackets which retell what it told: a caption, a story or a dialogue.
-
-    What the brackets say in which place follows from the text alone, so that each word can be told without the ones
-    before it.
-    """
-    rng = item_rng(seed, split, "retelling", index)
-    kind = rng.choices(("caption", "story", "dialogue"), RETOLD)[0]
-    if kind == "story":
-        told = story(split, rng.randrange(10**9), seed)
-        return story_text(told, [rng.random() < 0.6] * (NUM_FRAMES - 1) + [True], _start(rng))
-    if kind == "dialogue":
-        asked = dialogue(split, rng.randrange(10**9), seed)
-        text = dialogue_text(asked.rounds[: _num_rounds(rng)])
-        return f"{text}\n{bracket(retold(asked.scene, text))}"
-    scene = sample_scene(rng, split)
-    words = random_caption(rng, scene)
-    return f"{words} {bracket(retold(scene, words))}"
-
-
 def repeat_document(rng: Random, scene: Scene) -> str:
     """One scene told twice, in brackets and then in words, half of the time in the same words."""
     first = random_caption(rng, scene)
@@ -84,7 +62,7 @@ def caption_document(rng: Random, scene: Scene) -> str:
 
 def story_document(rng: Random, told: Story) -> str:
     """A story, or its end alone, with none, half or all of its pictures, the last one in most."""
-    start = _start(rng)
+    start = rng.randrange(1, NUM_FRAMES) if rng.random() < TAIL_SHARE else 0
     share = rng.choice((0.0, 0.5, 1.0))
     shown = [rng.random() < share for _ in told.scenes[:-1]] + [rng.random() < 0.9]
     return story_text(told, shown, start)
@@ -114,18 +92,9 @@ def story_caption(told: Story, scene: Scene) -> str:
 def dialogue_document(rng: Random, split: str, seed: int) -> str:
     """Some rounds of a dialogue, and in most its picture at the start or at the end."""
     asked = dialogue(split, rng.randrange(10**9), seed)
-    text = dialogue_text(asked.rounds[: _num_rounds(rng)])
+    text = dialogue_text(asked.rounds[: NUM_ROUNDS if rng.random() < 0.5 else rng.randint(1, NUM_ROUNDS)])
     picture = bracket(caption(asked.scene))
     form = rng.random()
     if form < 0.3:
         return f"{picture}\n{text}"
     return f"{text}\n{picture}" if form < 0.9 else text
-
-
-def _start(rng: Random) -> int:
-    """First frame that is told."""
-    return rng.randrange(1, NUM_FRAMES) if rng.random() < TAIL_SHARE else 0
-
-
-def _num_rounds(rng: Random) -> int:
-    return NUM_ROUNDS if rng.random() < 0.5 else rng.randint(1, NUM_ROUNDS)
