@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from gill.backbones import load_drawer, load_image_transform, tiny_drawer, tiny_image_transform
+from gill.config import override
 from gill.errors import CheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill.config import GillConfig
@@ -47,6 +48,7 @@ def load_generator(
     decision_name: str | None = None,
     image_folders: Sequence[Path] = (),
     allow_network: bool = False,
+    changes: Mapping[str, Any] | None = None,
 ) -> GillGenerator:
     """A generator with all that lies in `folder`; the diffusion model is loaded when the first picture is drawn.
 
@@ -58,13 +60,14 @@ def load_generator(
         decision_name: file of an original's decision head, used where the folder has no `decision.safetensors`.
         image_folders: where the index's pictures lie, beside the model's and the index's own folders.
         allow_network: fetch pictures that the index names by address.
+        changes: settings to replace, such as {"diffusion": "where/it/lies"}.
 
     Raises:
         MissingCheckpointError: no model there; CheckpointError: parts that do not fit together.
         ConfigError: frozen parts that cannot be loaded, or an index of another model.
     """
     trained = read_trained(folder)
-    config = _located(fit_mapper(trained.config, trained.state), folder)
+    config = _located(override(fit_mapper(trained.config, trained.state), changes or {}), folder)
     if dtype is not None:
         config = dataclasses.replace(config, frozen_dtype=str(dtype).removeprefix("torch."))
     model, tokenizer = _load_model(config, trained, device, quantization)

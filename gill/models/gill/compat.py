@@ -6,7 +6,7 @@ full stop, scores of drawn and fetched pictures are both cosines, and the choice
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ def load_gill(
     quantization: str = "",
     image_folders: Sequence[Path] = (),
     allow_network: bool = False,
+    changes: Mapping[str, Any] | None = None,
 ) -> Gill:
     """Load a GILL: one of ours, a released one, or Flatland's.
 
@@ -40,7 +41,7 @@ def load_gill(
         load_ret_embs: retrieve, if the folder holds an index or released embeddings.
         decision_model_fn: name of an original's decision head in the folder; None goes without.
         device: None takes an accelerator where there is one.
-        dtype, quantization, image_folders, allow_network: as `load_generator`.
+        dtype, quantization, image_folders, allow_network, changes: as `load_generator`.
 
     Raises:
         MissingCheckpointError, CheckpointError, ConfigError: as `load_generator`.
@@ -55,6 +56,7 @@ def load_gill(
             decision_model_fn,
             image_folders,
             allow_network,
+            changes,
         )
     )
 

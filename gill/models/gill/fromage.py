@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -23,13 +24,14 @@ def load_fromage(
     quantization: str = "",
     image_folders: Sequence[Path] = (),
     allow_network: bool = False,
+    changes: Mapping[str, Any] | None = None,
 ) -> Fromage:
     """Load a FROMAGe: one of ours or a released one; without an index in its folder it answers in text alone.
 
     Args:
         model_dir: as `load_generator`'s folder.
         device: None takes an accelerator where there is one.
-        dtype, quantization, image_folders, allow_network: as `load_generator`.
+        dtype, quantization, image_folders, allow_network, changes: as `load_generator`.
 
     Raises:
         MissingCheckpointError, CheckpointError, ConfigError: as `load_generator`.
@@ -41,6 +43,7 @@ def load_fromage(
         quantization,
         image_folders=image_folders,
         allow_network=allow_network,
+        changes=changes,
     )
     return Fromage(generator)
 

@@ -22,7 +22,7 @@ from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.model import GillModel
 from gill.models.gill.prompts import Prompts
 from gill.models.gill.reading import GillReader, Prompt
-from gill.models.gill.replies import Emission, Endings, Transcript
+from gill.models.gill.replies import Emission, Endings, Transcript, transcribe
 from gill.types import (
     Drawer,
     GenerationEvent,
@@ -101,11 +101,8 @@ class GillGenerator(GillReader):
         progress: Progress | None = None,
     ) -> list[Reply]:
         """Answer prompts together, each as `generate` answers it alone; one seed for each."""
-        transcripts = [Transcript(self._endings(options)) for _ in prompts]
-        for step in self._emissions(prompts, options, seeds):
-            for transcript, emission in zip(transcripts, step, strict=True):
-                if emission is not None:
-                    transcript.add(emission)
+        steps = self._emissions(prompts, options, seeds)
+        transcripts = transcribe(self._endings(options), steps, len(prompts))
         albums = [Album(seed) for seed in seeds]
         wanted = [(piece, album) for row, album in zip(transcripts, albums, strict=True) for piece in row.images]
         outputs = iter(self._answer(wanted, options, progress))

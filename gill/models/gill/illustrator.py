@@ -1,6 +1,6 @@
 """What a validation shows of the model beside its scores: pictures put into words, and pictures drawn.
 
-Shape legend: B = pictures, V = visual tokens a picture, D = language model width, L x C = conditioning sequence.
+Shape legend: B = pictures, F = pooled feature width, L x C = conditioning sequence.
 """
 
 from __future__ import annotations
@@ -12,17 +12,20 @@ from pathlib import Path
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import DynamicCache
 
 from gill.backbones import DiffusionDrawer, load_drawer
+from gill.models.gill.decoding import Decoder
 from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.model import GillModel
+from gill.models.gill.prompts import PromptLayout
+from gill.models.gill.replies import Endings, transcribe
+from gill.types import GenerationOptions
 
 _PIPELINE_CARD = "model_index.json"
 
 
 class GillIllustrator:
-    """Captions pictures greedily and draws conditioning sequences.
+    """Captions pictures greedily and draws conditioning sequences; leaves the model's mode as it is.
 
     Args:
         prompt: words every caption begins with; they are not part of the answer.
@@ -39,23 +42,20 @@ class GillIllustrator:
         num_inference_steps: int = 50,
         guidance_scale: float = 7.5,
     ) -> None:
-        self.model, self.tokenizer, self.max_words = model, tokenizer, max_words
-        self.prompt_ids = [tokenizer.bos_id, *tokenizer.words(prompt)] if prompt else [tokenizer.bos_id]
+        self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
+        self.options = GenerationOptions(num_words=max_words, max_num_images=0)
         self.num_inference_steps, self.guidance_scale = num_inference_steps, guidance_scale
 
-    @torch.no_grad()
     def describe(self, images: Tensor) -> list[str]:
         """A caption of each picture, float[B, F] features or float[B, 3, H, W] pixels."""
-        vocabulary = self.model.vocabulary
-        visual_BVD = self.model.visual_prefix(self.model.image_features(images))
-        opening = torch.tensor([*vocabulary.prefix, *self.prompt_ids]).expand(len(images), -1)
-        ids = torch.cat([vocabulary.picture_ids(torch.arange(len(images))), opening], dim=1)
-        cache, said = DynamicCache(), []
-        for _ in range(self.max_words):
-            hidden = self._read(ids.to(self.model.device), visual_BVD, cache)
-            ids = self.model.logits(hidden)[:, : vocabulary.num_words].argmax(-1, keepdim=True)
-            said.append(ids.cpu())
-        return [self._text(row) for row in torch.cat(said, dim=1).tolist()]
+        features_BF = self.model.image_features(images)
+        layout = PromptLayout(self.model, self.tokenizer, transform=None)
+        prompts = layout.lay_out([[feature, self.prompt] for feature in features_BF])
+        endings = Endings(self.tokenizer, self.model.vocabulary, stops_at_newline=True)
+        generators = [torch.Generator()] * len(features_BF)  # greedy: nothing is drawn from them
+        steps = Decoder(self.model, endings, self.options).steps(prompts, generators)
+        replies = transcribe(endings, steps, len(features_BF))
+        return ["".join(text for text in reply.pieces if isinstance(text, str)).strip() for reply in replies]
 
     def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image | None]:
         """A picture for each float[L, C] sequence, each from its own seed; none where no diffusion model lies.
@@ -69,23 +69,3 @@ class GillIllustrator:
     @cached_property
     def _drawer(self) -> DiffusionDrawer:
         return load_drawer(self.model.config.diffusion, self.model.device)
-
-    def _read(self, ids: Tensor, visual_BVD: Tensor, cache: DynamicCache) -> Tensor:
-        """float[B, D] state at the last of `ids`, which are added to the cache."""
-        past, count = cache.get_seq_length(), ids.shape[1]
-        positions = torch.arange(past, past + count, device=ids.device)
-        sees = positions[:, None] >= torch.arange(past + count, device=ids.device)
-        embeddings = self.model.embed(ids, visual_BVD)
-        lowest = torch.finfo(embeddings.dtype).min
-        mask = torch.zeros(sees.shape, dtype=embeddings.dtype, device=ids.device).masked_fill_(~sees, lowest)
-        hidden = self.model.language.hidden_states(
-            embeddings, positions.expand(len(ids), -1), mask.expand(len(ids), 1, -1, -1), cache
-        )
-        return hidden[:, -1]
-
-    def _text(self, ids: list[int]) -> str:
-        """The words before the end of sequence, a new line, or the bracket that opens another picture."""
-        brackets = self.model.vocabulary.opening
-        ends = {self.tokenizer.eos_id, *brackets[:1]}
-        stop = next((number for number, token in enumerate(ids) if token in ends), len(ids))
-        return self.tokenizer.decode(ids[:stop]).partition("\n")[0].strip()

@@ -5,7 +5,7 @@ Shape legend: R = [IMG] tokens, D = hidden width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -106,3 +106,13 @@ class Transcript:
     def _news(self, text: str) -> str:
         news, self._shown = text[len(self._shown) :], text
         return news
+
+
+def transcribe(endings: Endings, steps: Iterable[Sequence[Emission | None]], num_rows: int) -> list[Transcript]:
+    """The replies that all rows give, from what each says step by step."""
+    transcripts = [Transcript(endings) for _ in range(num_rows)]
+    for step in steps:
+        for transcript, emission in zip(transcripts, step, strict=True):
+            if emission is not None:
+                transcript.add(emission)
+    return transcripts
