@@ -5,7 +5,7 @@ Captions are the papers' training data. With `contexts="mixed"` a part of the sa
 a language model of two million parameters does not learn to read long contexts from captions alone. Samples then come
 in pairs: the second of a caption, of a whole dialogue and of an illustrated story differs from the first in one fact
 (in colours that only the earlier pictures tell), since thirty random pictures are told apart without most facts; and
-conditioning targets are made of one canonical caption a scene, whatever words were read.
+conditioning targets are made of the canonical caption, its things in the order of the words that were read.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from random import Random
 from gill.data.bad import BadSample
 from gill.data.sources import Example
 from gill.errors import UnknownNameError
-from gill.flatland.captions import caption, random_caption
+from gill.flatland.captions import random_caption, retold
 from gill.flatland.dialogues import NUM_ROUNDS, dialogue_about, dialogue_text
+from gill.flatland.documents import story_caption
 from gill.flatland.neighbours import neighbour, recoloured
 from gill.flatland.pictures import draw
 from gill.flatland.stories import Story, story
@@ -73,20 +74,18 @@ class FlatlandSource:
         is_second = index % self.group_size > 0
         kind = rng.choices(("caption", "story", "dialogue"), _SHARES)[0] if self.contexts == "mixed" else "caption"
         if kind == "story":
-            scene, context = self._story(rng, is_second)
-            return self._example(index, scene, caption(scene), context)
+            return self._example(index, *self._story(rng, is_second))
         if kind == "dialogue":
-            scene, context = self._dialogue(rng, is_second)
-            return self._example(index, scene, caption(scene), context)
+            return self._example(index, *self._dialogue(rng, is_second))
         scene = sample_scene(rng, self.split)
         if is_second:
             scene = self._neighbour(rng, scene)
         words = random_caption(rng, scene)
         if self.contexts == "none":
             return self._example(index, scene, words, ())
-        return self._example(index, scene, caption(scene), (Segment(text=words),))
+        return self._example(index, scene, retold(scene, words), (Segment(text=words),))
 
-    def _story(self, rng: Random, is_second: bool) -> tuple[Scene, tuple[Segment, ...]]:
+    def _story(self, rng: Random, is_second: bool) -> tuple[Scene, str, tuple[Segment, ...]]:
         """A story in some form; the second one has the same texts and other colours where its pictures are shown."""
         form = rng.choices(STORY_FORMS, _STORY_FORM_SHARES)[0]
         told = self._any_story(rng)
@@ -97,20 +96,20 @@ class FlatlandSource:
             told = other
         elif is_second:
             told = self._any_story(rng)
-        return told.scenes[-1], story_context(told, form)
+        return told.scenes[-1], story_caption(told, told.scenes[-1]), story_context(told, form)
 
     def _any_story(self, rng: Random) -> Story:
         return story(self.split, rng.randrange(_NUM_INDEXED), self.seed)
 
-    def _dialogue(self, rng: Random, is_second: bool) -> tuple[Scene, tuple[Segment, ...]]:
+    def _dialogue(self, rng: Random, is_second: bool) -> tuple[Scene, str, tuple[Segment, ...]]:
         """Some rounds; of a whole dialogue the second one is about a scene that differs in one fact."""
         num_rounds = rng.choice(_ROUNDS)
         scene = sample_scene(rng, self.split, num_things=2)
         if is_second:
             is_whole = num_rounds == NUM_ROUNDS
             scene = self._neighbour(rng, scene) if is_whole else sample_scene(rng, self.split, num_things=2)
-        asked = dialogue_about(rng, scene)
-        return asked.scene, (Segment(text=dialogue_text(asked.rounds[:num_rounds])),)
+        words = dialogue_text(dialogue_about(rng, scene).rounds[:num_rounds])
+        return scene, retold(scene, words), (Segment(text=words),)
 
     def _neighbour(self, rng: Random, scene: Scene) -> Scene:
         while (other := neighbour(rng, scene, self.split)).content() == scene.content():

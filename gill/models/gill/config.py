@@ -25,6 +25,8 @@ class GillConfig:
         diffusion: the pipeline whose text encoder makes the conditioning targets; "" = stored targets only.
         num_img_tokens: R. num_visual_tokens: V a picture. retrieval_width: E.
         img_token_name: "[IMG{}]", numbered from 0, or one name for R = 1.
+        img_words: words whose embeddings the rows of [IMG1] ... start from, in this order; the other rows start from
+            N(0, 0.02), as all do in GILL.
         mapper: one of `gill.mappers.MAPPERS`; mapper_width, mapper_layers, mapper_heads: its Transformer.
         conditioning_length, conditioning_width: L and C; None reads them from the diffusion model.
         image_size: side of the pictures in pixels, to be compared with the vision tower's; None takes the tower's.
@@ -51,6 +53,7 @@ class GillConfig:
     num_visual_tokens: int = 4
     retrieval_width: int = 256
     img_token_name: str = "[IMG{}]"
+    img_words: str = ""
     mapper: str = "gill_mapper"
     mapper_width: int = 512
     mapper_layers: int = 4
@@ -163,6 +166,8 @@ PRESETS = {
             "checkpoints/flatland/language",
             "checkpoints/flatland/clip",
             "checkpoints/flatland/diffusion",
+            num_img_tokens=21,
+            img_words=" ( a big red star at the top left and a small blue ring at the bottom right of the",
             mapper_width=192,
             mapper_layers=2,
             image_brackets=("(", ")"),

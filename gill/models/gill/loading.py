@@ -82,7 +82,21 @@ def build_model(
             backbones.vision,
             backbones.conditioning,
         )
+    _start_from_words(model, tokenizer)
     return set_trainable_dtype(model, torch.float64 if config.frozen_dtype == "float64" else torch.float32).to(device)
+
+
+@torch.no_grad()
+def _start_from_words(model: GillModel, tokenizer: GillTokenizer) -> None:
+    """Copy the embeddings of `img_words` into the rows of [IMG1] and on (Lester et al. 2021, arXiv:2104.08691, 3.2)."""
+    ids = tokenizer.words(model.config.img_words)
+    rows = model.img_tokens.input_rows[1:]
+    if len(ids) > len(rows):
+        raise ConfigError(
+            f"img_words={model.config.img_words!r} are {len(ids)} tokens, [IMG1] ... are {len(rows)}; "
+            "raise num_img_tokens or leave words out"
+        )
+    rows[: len(ids)] = model.language.embed(torch.tensor(ids, dtype=torch.long, device=rows.device)).to(rows.dtype)
 
 
 def build(
