@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from gill.flatland.judge import Marks
-from scripts.flatland import clip, diffusion, language, vae
+from scripts.flatland import clip, diffusion, language, refine, vae
 from scripts.flatland.common import save_atomically
 
 MARKS = tuple(field.name for field in fields(Marks))
@@ -20,9 +20,7 @@ PARTS = {
         "captions, stories and dialogues of the world, with captions in brackets where pictures would stand; it has "
         f"seen no picture. {language.STEPS} steps of {language.BATCH} texts, AdamW at {language.LEARNING_RATE}; the "
         f"first {language.REPEAT_ONLY_SHARE:.0%} of the steps only repeat one scene twice, which is what starts "
-        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories. The shipped weights took a "
-        "detour from what this command gives now: a slightly higher learning rate in the first 1,690 steps, and 600 "
-        "more steps at the end, after stories began to name their hero first (docs/LOG.md).",
+        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories.",
         ("lm_",),
     ),
     "clip": (
@@ -39,12 +37,13 @@ PARTS = {
     "diffusion": (
         "Flatland diffusion model",
         "diffusers",
-        ("vae", "diffusion"),
+        ("vae", "diffusion", "refine"),
         "A `StableDiffusionPipeline`: an autoencoder to 16x16x4 latents, a UNet of 64, 96 and 160 channels with "
         f"v-prediction, and CLIP's text tower. Autoencoder: {vae.STEPS} steps of {vae.BATCH} dense pictures. UNet: "
         f"{diffusion.STEPS} steps of {diffusion.BATCH} from {diffusion.CHUNK * diffusion.NUM_CHUNKS} captioned "
-        f"pictures, AdamW at {diffusion.LEARNING_RATE}. Draw with {diffusion.SAMPLING_STEPS} steps and guidance "
-        f"{diffusion.GUIDANCE}, 64x64.",
+        f"pictures, AdamW at {diffusion.LEARNING_RATE}; then {refine.STEPS} more on "
+        f"{refine.NUM_CHUNKS * diffusion.CHUNK} new pictures at {refine.LEARNING_RATE}. Draw with "
+        f"{diffusion.SAMPLING_STEPS} steps of DPM-Solver++ and guidance {diffusion.GUIDANCE}, 64x64.",
         ("vae_", "novel_", "seconds_", *MARKS),
     ),
 }
