@@ -15,6 +15,7 @@ from gill.models.gill.checkpoint import (
 )
 from gill.models.gill.compat import Gill, load_gill
 from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
+from gill.models.gill.conversation import Turn, chat_prompt, dialogue_prompt, few_shot_prompt
 from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
 from gill.models.gill.family import GillFamily
@@ -52,10 +53,14 @@ __all__ = [
     "Preset",
     "TokenRows",
     "Trained",
+    "Turn",
     "Vocabulary",
     "build",
     "build_model",
+    "chat_prompt",
+    "dialogue_prompt",
     "export_released",
+    "few_shot_prompt",
     "find_preset",
     "load_backbones",
     "load_decision",
