@@ -126,5 +126,6 @@ class GillReader:
 
     def _scores(self, states_ND: Tensor, ids: Sequence[int]) -> Tensor:
         """float[N] log-probability of each id after the state before it."""
-        log_probabilities_NK = self.model.logits(states_ND).log_softmax(-1)
+        logits_NK = self.model.logits(states_ND)
+        log_probabilities_NK = logits_NK.log_softmax(-1, dtype=torch.promote_types(logits_NK.dtype, torch.float32))
         return log_probabilities_NK.gather(1, torch.tensor(ids, device=states_ND.device)[:, None])[:, 0]
