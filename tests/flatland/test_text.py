@@ -5,7 +5,7 @@ import math
 import pytest
 
 from gill.errors import DataError
-from gill.flatland.captions import all_captions, caption, caption_entropy, cell_from, read_caption, relation
+from gill.flatland.captions import all_captions, caption, caption_entropy, cell_from, read_caption, relation, retold
 from gill.flatland.dialogues import all_answers, dialogue, dialogue_text
 from gill.flatland.documents import document, story_caption, story_text
 from gill.flatland.stories import story
@@ -18,6 +18,15 @@ TWO = make_scene("beach", [STAR, BALL])
 
 def test_the_canonical_caption_reads_as_written_here():
     assert caption(TWO) == "a big red ball at the top left and a small white star at the bottom left of the beach."
+
+
+def test_a_caption_is_retold_in_the_order_of_other_words():
+    star_first = "a small white star at the bottom left and a big red ball at the top left of the beach."
+    assert retold(TWO, "first a ball, then a star") == retold(TWO, "only a ball") == caption(TWO)
+    assert retold(TWO, "first a star, then a ball") == retold(TWO, "only a star") == star_first
+    assert retold(TWO, "nothing of it") == caption(TWO)
+    for words in all_captions(TWO):
+        assert (words.index("star") < words.index("ball")) == retold(TWO, words).startswith("a small white star")
 
 
 def test_a_relation_template_says_where_the_second_thing_is():

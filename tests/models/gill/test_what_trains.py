@@ -1,9 +1,12 @@
 """Only what should train, trains; and what the recipe does after each update."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from gill.models.gill import GillTask
+from gill.errors import ConfigError
+from gill.models.gill import GillTask, build, find_preset
 from gill.parameters import frozen_hashes, trainable_parameters, trainable_state
 from tests.models.gill.tiny_gill import tiny_batch, tiny_task
 
@@ -87,3 +90,17 @@ def test_dropout_behind_the_heads_acts_in_training_only() -> None:
     batch = tiny_batch(task.model)
     assert torch.equal(task.eval()(batch).total, task(batch).total)
     assert not torch.equal(task.train()(batch).total, task(batch).total)
+
+
+def test_img_rows_may_start_from_words() -> None:
+    """[IMG1] ... get the words' embeddings; [IMG0] and the rest start as without words."""
+    config = find_preset("debug").model
+    plain, _ = build(config)
+    started, encoder = build(replace(config, img_words="ab"))
+    ids = encoder.tokenizer.words("ab")
+    rows, table = started.model.img_tokens.input_rows, started.model.language.table
+    assert torch.equal(rows[1 : 1 + len(ids)], table[ids])
+    others = [0, *range(1 + len(ids), len(rows))]
+    assert torch.equal(rows[others], plain.model.img_tokens.input_rows[others])
+    with pytest.raises(ConfigError, match="raise num_img_tokens or leave words out"):
+        build(replace(config, img_words="abcdefgh"))
