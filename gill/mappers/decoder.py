@@ -16,7 +16,11 @@ from torch import Tensor, nn
 
 
 class DecoderLayer(nn.TransformerDecoderLayer):
-    """float[B or 1, L, W], float[B, R, W] -> float[B, L, W]; without masks and dropout."""
+    """float[B or 1, L, W], float[B, R, W] -> float[B, L, W]; without masks and dropout, with a ReLU."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.relu = nn.ReLU()  # a module, so that what it reads can be watched
 
     def forward(self, tgt: Tensor, memory: Tensor, *_: object, **__: object) -> Tensor:
         """As the class says; the masks `nn.TransformerDecoder` hands on are all None."""
@@ -24,7 +28,7 @@ class DecoderLayer(nn.TransformerDecoderLayer):
         queries, keys, values = _normed_linear(tgt, self.norm1, own.in_proj_weight, own.in_proj_bias).chunk(3, dim=-1)
         states = tgt + _attend(own, queries, keys, values)
         states = states + self._look_at(memory, states)
-        inner = self.activation(_normed_linear(states, self.norm3, self.linear1.weight, self.linear1.bias))
+        inner = self.relu(_normed_linear(states, self.norm3, self.linear1.weight, self.linear1.bias))
         return states + self.linear2(inner)
 
     def _look_at(self, memory: Tensor, states: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 _ROUNDING = 2e-6  # inputs are of order 1 and pass through dozens of float32 sums
 _BEFORE_RELU = ("fc1", "linear1")  # layers of OPT and of nn.Transformer whose output a ReLU reads
+_RELU = ".relu"  # of the mapper's decoder, whose linear1 is not called as a module
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,16 @@ def _hooks(model: nn.Module, act: Callable[[str, int, Tensor], Tensor | None]) -
 
         return run
 
-    layers = [(name, layer) for name, layer in model.named_modules() if name.endswith(_BEFORE_RELU)]
-    handles = [layer.register_forward_hook(hook(name)) for name, layer in layers]
+    def pre_hook(name: str) -> Callable[..., Tensor | None]:
+        run = hook(name)
+        return lambda module, inputs: run(module, (), inputs[0])
+
+    handles = []
+    for name, layer in model.named_modules():
+        if name.endswith(_BEFORE_RELU):
+            handles.append(layer.register_forward_hook(hook(name)))
+        elif name.endswith(_RELU):
+            handles.append(layer.register_forward_pre_hook(pre_hook(name)))
     try:
         yield
     finally:
