@@ -25,7 +25,7 @@ class RunSettings:
         max_bad_fraction: share of bad samples beyond which the run stops.
         start_epoch: the schedule starts there, as after a restart by hand.
         input_prompt: what a picture is followed by when it is described in validation ("A picture of" in the original).
-        num_inference_steps, guidance_scale: of the pictures drawn in validation.
+        num_inference_steps, guidance_scale: of the pictures drawn in validation; None takes the pipeline's own.
     """
 
     seed: int = 0
@@ -40,8 +40,8 @@ class RunSettings:
     max_bad_fraction: float = 0.01
     start_epoch: int = 0
     input_prompt: str = ""
-    num_inference_steps: int = 50
-    guidance_scale: float = 7.5
+    num_inference_steps: int | None = None
+    guidance_scale: float | None = None
 
     def __post_init__(self) -> None:
         require_in_range("max_bad_fraction", self.max_bad_fraction, 0, 1)

@@ -187,12 +187,12 @@ class Family(ABC):
         encoder: SampleEncoder,
         prompt: str,
         max_words: int,
-        num_inference_steps: int,
-        guidance_scale: float,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
     ) -> Illustrator:
         """Who captions and draws in a validation.
 
         Args:
             prompt: words every caption begins with. max_words: tokens of a caption at most.
-            num_inference_steps, guidance_scale: of the diffusion model.
+            num_inference_steps, guidance_scale: of the diffusion model; None takes its own.
         """

@@ -43,8 +43,8 @@ class GillFamily(Family):
         encoder: SampleEncoder,
         prompt: str,
         max_words: int,
-        num_inference_steps: int,
-        guidance_scale: float,
+        num_inference_steps: int | None,
+        guidance_scale: float | None,
     ) -> GillIllustrator:
         """Who captions and draws in a validation."""
         assert isinstance(encoder, GillEncoder)

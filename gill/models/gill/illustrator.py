@@ -30,7 +30,7 @@ class GillIllustrator:
     Args:
         prompt: words every caption begins with; they are not part of the answer.
         max_words: tokens of a caption at most.
-        num_inference_steps, guidance_scale: of the diffusion model.
+        num_inference_steps, guidance_scale: of the diffusion model; None takes its own.
     """
 
     def __init__(
@@ -39,8 +39,8 @@ class GillIllustrator:
         tokenizer: GillTokenizer,
         prompt: str = "",
         max_words: int = 32,
-        num_inference_steps: int = 50,
-        guidance_scale: float = 7.5,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
     ) -> None:
         self.model, self.tokenizer, self.prompt = model, tokenizer, prompt
         self.options = GenerationOptions(num_words=max_words, max_num_images=0)
