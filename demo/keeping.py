@@ -8,10 +8,10 @@ import time
 import uuid
 import zipfile
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from demo.chat import Conversation, Settings
+from demo.chat import Conversation, Part, Settings
 from gill.errors import GenerationError
 
 
@@ -26,13 +26,7 @@ def save(conversation: Conversation, settings: Settings, model: str, folder: Pat
     pictures = [part.picture for message in conversation.messages for part in message.parts if part.picture]
     names = {picture: f"pictures/{number:02d}.png" for number, picture in enumerate(dict.fromkeys(pictures))}
     told = [
-        {
-            "role": "model" if message.is_reply else "user",
-            "parts": [
-                {"text": part.text} if part.text else {"picture": names.get(part.picture), "remark": part.remark}
-                for part in message.parts
-            ],
-        }
+        {"role": "model" if message.is_reply else "user", "parts": [_told(part, names) for part in message.parts]}
         for message in conversation.messages
     ]
     text = json.dumps({"model": model, "settings": dataclasses.asdict(settings), "messages": told}, indent=2)
@@ -42,6 +36,12 @@ def save(conversation: Conversation, settings: Settings, model: str, folder: Pat
         for picture, name in names.items():
             packed.write(picture, name)
     return path
+
+
+def _told(part: Part, names: Mapping[Path, str]) -> dict[str, str]:
+    if part.text:
+        return {"text": part.text}
+    return {"remark": part.remark} | ({"picture": names[part.picture]} if part.picture else {})
 
 
 class RateLimit:
