@@ -41,5 +41,5 @@ def test_no_head_and_damaged_heads_are_named(tmp_path: Path) -> None:
         load_decision(tmp_path, ROWS)
     (tmp_path / "decision.json").write_text("[]")
     save_file({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, weights)
-    with pytest.raises(CheckpointError, match="not the card"):
+    with pytest.raises(CheckpointError, match="holds no settings but list"):
         load_decision(tmp_path, ROWS)

@@ -74,8 +74,10 @@ def test_together_and_cached_is_one_by_one_and_uncached(family: str, dtype: str,
         wanted = states[len(embeddings) :][: len(found.hidden)]
         torch.testing.assert_close(found.hidden, wanted, atol=1e-5 if dtype == "float32" else 1e-12, rtol=0)
     places = [image_places(generator, found.ids) for found in said]
-    assert len({place for row in places for place in row}) > 1, "images come in several places"
-    assert count < 60 or not all(places), "and not in every row"
+    assert any(places), "images come"
+    if count >= 60:
+        assert len({place for row in places for place in row}) > 1, "in several places"
+        assert not all(places), "and not in every row"
 
 
 @pytest.mark.parametrize("num_words", [1, 3])
