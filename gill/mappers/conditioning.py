@@ -136,7 +136,7 @@ def _encoder(sizes: MapperSizes) -> nn.TransformerEncoder:
 
 
 def _decoder(sizes: MapperSizes) -> nn.TransformerDecoder:
-    layer = DecoderLayer(**_layer_settings(sizes))  # type: ignore[arg-type]
+    layer = DecoderLayer(**_layer_settings(sizes))
     return nn.TransformerDecoder(layer, sizes.num_layers, nn.LayerNorm(sizes.width))
 
 
