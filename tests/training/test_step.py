@@ -98,7 +98,7 @@ def test_token_rows_have_a_rate_of_their_own() -> None:
     update(task, optimizer, replace(recipe, grad_clip=1e9), 0, {"loss": 0.0})
     moved = {name: (before[name] - p.detach()).abs().max().item() for name, p in trainable(task)}
     assert moved.pop("model.img_tokens.input_rows") == pytest.approx(1e-2, rel=1e-6)
-    assert set(moved.values()) == {pytest.approx(1e-3, rel=1e-6)}
+    assert all(distance == pytest.approx(1e-3, rel=1e-3) for distance in moved.values())
     assert [name for name, _ in trainable(task)] == [
         name for group in optimizer.param_groups for p in group["params"] for name, q in trainable(task) if p is q
     ]
