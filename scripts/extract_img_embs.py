@@ -38,9 +38,10 @@ from tqdm import tqdm
 
 from gill.backbones import ImageTransform
 from gill.data import IMAGE_EXTENSIONS, REPORT_NAME, BadSample, BadSamples, CaptionTable, find_image
-from gill.errors import DataError, FetchError, GillError, MissingFileError
+from gill.errors import DataError, FetchError, MissingFileError
 from gill.models.gill.image_embedder import ImageEmbedder, load_image_embedder
 from gill.retrieval import DTYPES, FetchLimits, IndexCard, IndexWriter, PictureFetcher, RetrievalIndex, is_storable
+from scripts.command import carry_out
 
 Places = dict[str, tuple[str, int]]  # name or address of each picture -> file and line (0 = none) that name it first
 
@@ -84,13 +85,12 @@ class Pictures(Dataset[tuple[str, Tensor] | BadSample]):
 def main(words: list[str] | None = None) -> int:
     """Build the index; returns the exit status."""
     options = _parse(words)
-    try:
-        index, num_bad = build(options)
-    except GillError as error:
-        print(f"extract_img_embs: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {index.num_images} pictures, {num_bad} bad ones left out")
-    return 0
+    return carry_out("extract_img_embs", lambda: _build(options))
+
+
+def _build(options: argparse.Namespace) -> str:
+    index, num_bad = build(options)
+    return f"{options.out}: {index.num_images} pictures, {num_bad} bad ones left out"
 
 
 def build(options: argparse.Namespace) -> tuple[RetrievalIndex, int]:

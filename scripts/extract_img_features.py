@@ -43,8 +43,9 @@ from gill.data import (
     find_image,
     open_image,
 )
-from gill.errors import DataError, GillError
+from gill.errors import DataError
 from gill.training import find_table
+from scripts.command import carry_out
 
 
 class Pictures(Dataset[tuple[str, Tensor] | BadSample]):
@@ -65,16 +66,10 @@ class Pictures(Dataset[tuple[str, Tensor] | BadSample]):
 def main(words: list[str] | None = None) -> int:
     """Fill the store; returns the exit status."""
     options = _parse(words)
-    try:
-        num_stored, num_bad = _extract(options)
-    except GillError as error:
-        print(f"extract_img_features: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {num_stored} new features, {num_bad} bad pictures")
-    return 0
+    return carry_out("extract_img_features", lambda: _extract(options))
 
 
-def _extract(options: argparse.Namespace) -> tuple[int, int]:
+def _extract(options: argparse.Namespace) -> str:
     table = CaptionTable(find_table(options.captions))
     places = _places(table)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -93,7 +88,7 @@ def _extract(options: argparse.Namespace) -> tuple[int, int]:
                 features.append(tower(torch.stack([pixels for _, pixels in batch]).to(device)).float().cpu().numpy())
         writer.write(number, asked, names, np.concatenate(features) if features else np.zeros((0, card.width)))
         num_stored += len(names)
-    return num_stored, len(bad)
+    return f"{options.out}: {num_stored} new features, {len(bad)} bad pictures"
 
 
 def _places(table: CaptionTable) -> dict[str, tuple[str, int]]:

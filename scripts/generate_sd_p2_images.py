@@ -27,8 +27,9 @@ import torch
 from tqdm import tqdm
 
 from gill.backbones import SCHEDULERS, DiffusionDrawer, load_drawer, tiny_drawer
-from gill.errors import ConfigError, DataError, GillError
+from gill.errors import ConfigError, DataError
 from gill.flatland.writer import write_picture, write_text
+from scripts.command import carry_out
 from scripts.decision.votes import Row, read_rows
 
 MANIFEST = "drawing.json"
@@ -57,12 +58,7 @@ class Wanted:
 def main(words: list[str] | None = None) -> int:
     """Draw what is missing; returns the exit status."""
     options = _parse(words)
-    try:
-        print(_generate(options))
-    except GillError as error:
-        print(f"generate_sd_p2_images: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return carry_out("generate_sd_p2_images", lambda: _generate(options))
 
 
 def _generate(options: argparse.Namespace) -> str:

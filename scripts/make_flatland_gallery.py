@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from PIL import Image
 from tqdm import tqdm
 
-from gill.errors import GillError
 from gill.flatland import caption, distinct_scenes, draw
+from scripts.command import carry_out
 
 CAPTIONS_NAME = "captions.json"
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time of the format; the hour of the build is no part of a gallery
@@ -30,13 +30,12 @@ _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time of the format; the hour o
 def main(words: list[str] | None = None) -> int:
     """Draw the gallery; returns the exit status."""
     options = _parse(words)
-    try:
-        num_bytes = make_gallery(options.out, options.split, options.size, options.seed)
-    except GillError as error:
-        print(f"make_flatland_gallery: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {options.size} pictures, {num_bytes} bytes")
-    return 0
+    return carry_out("make_flatland_gallery", lambda: _make(options))
+
+
+def _make(options: argparse.Namespace) -> str:
+    num_bytes = make_gallery(options.out, options.split, options.size, options.seed)
+    return f"{options.out}: {options.size} pictures, {num_bytes} bytes"
 
 
 def make_gallery(out: Path, split: str, size: int, seed: int) -> int:

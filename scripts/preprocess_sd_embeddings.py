@@ -30,23 +30,17 @@ from gill.backbones import (
     tiny_conditioning_tokenizer,
 )
 from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path, write_target
-from gill.errors import GillError
 from gill.training import find_table
+from scripts.command import carry_out
 
 
 def main(words: list[str] | None = None) -> int:
     """Write the missing targets; returns the exit status."""
     options = _parse(words)
-    try:
-        num_written = _preprocess(options)
-    except GillError as error:
-        print(f"preprocess_sd_embeddings: {error}", file=sys.stderr)
-        return 2
-    print(f"{options.out}: {num_written} targets written")
-    return 0
+    return carry_out("preprocess_sd_embeddings", lambda: _preprocess(options))
 
 
-def _preprocess(options: argparse.Namespace) -> int:
+def _preprocess(options: argparse.Namespace) -> str:
     table = CaptionTable(find_table(options.captions))
     options.out.mkdir(parents=True, exist_ok=True)
     BadSamples(options.out / REPORT_NAME, len(table), options.max_bad_fraction).add_unusable(table.bad_rows)
@@ -58,7 +52,7 @@ def _preprocess(options: argparse.Namespace) -> int:
         targets = encoder(tokenizer([caption for caption, _ in rows]).to(device)).float().cpu().numpy()
         for (_, name), target in zip(rows, targets, strict=True):
             write_target(target_path(options.out, name), target.astype(options.dtype))
-    return len(missing)
+    return f"{options.out}: {len(missing)} targets written"
 
 
 def _load(name: str, device: torch.device) -> tuple[ConditioningEncoder, ConditioningTokenizer]:

@@ -16,7 +16,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from gill.errors import DataError, GillError
+from gill.errors import DataError
+from scripts.command import carry_out
 from scripts.decision.votes import CHOICES, SAME, agreed_choice, read_votes, write_decisions
 
 
@@ -26,12 +27,7 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("votes", type=Path, help="table with the columns Prompt and Decisions")
     parser.add_argument("decisions", type=Path, help="table to write, with a column Decision")
     options = parser.parse_args(words)
-    try:
-        print(_process(options.votes, options.decisions))
-    except GillError as error:
-        print(f"process_p2_annotations: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return carry_out("process_p2_annotations", lambda: _process(options.votes, options.decisions))
 
 
 def _process(votes: Path, decisions: Path) -> str:

@@ -28,7 +28,6 @@ define_missing_torchvision_ops()
 import torch
 from torch import Tensor
 
-from gill.errors import GillError
 from gill.flatland.writer import write_text
 from gill.models.gill import (
     GillModel,
@@ -38,6 +37,7 @@ from gill.models.gill import (
     save_decision,
     write_decision,
 )
+from scripts.command import carry_out
 from scripts.decision.head import HeadRecipe, check_split, split_prompts, train_head
 from scripts.decision.report import PUBLISHED, draw_reliability, in_words, measure
 from scripts.decision.states import stored_states
@@ -49,12 +49,7 @@ RELEASED_ARGS = "model_args.json"
 def main(words: list[str] | None = None) -> int:
     """Train, write and report; returns the exit status."""
     options = _parse(words)
-    try:
-        print(_train(options))
-    except GillError as error:
-        print(f"train_decision_model: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return carry_out("train_decision_model", lambda: _train(options))
 
 
 def _train(options: argparse.Namespace) -> str:

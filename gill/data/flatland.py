@@ -88,15 +88,15 @@ class FlatlandSource:
     def _story(self, rng: Random, is_second: bool) -> tuple[Scene, str, tuple[Segment, ...]]:
         """A story in some form; the second one has the same texts and other colours where its pictures are shown."""
         form = rng.choices(STORY_FORMS, _STORY_FORM_SHARES)[0]
-        told = self._any_story(rng)
-        while form == ILLUSTRATED and (other := recoloured(rng, told, self.split)) is None:
-            told = self._any_story(rng)
-        if is_second and form == ILLUSTRATED:
-            assert other is not None  # the loop went on until there was one
-            told = other
-        elif is_second:
+        told = self._twins(rng)[is_second] if form == ILLUSTRATED else self._any_story(rng)
+        if is_second and form != ILLUSTRATED:
             told = self._any_story(rng)
         return told.scenes[-1], story_caption(told, told.scenes[-1]), story_context(told, form)
+
+    def _twins(self, rng: Random) -> tuple[Story, Story]:
+        while (other := recoloured(rng, told := self._any_story(rng), self.split)) is None:
+            pass
+        return told, other
 
     def _any_story(self, rng: Random) -> Story:
         return story(self.split, rng.randrange(_NUM_INDEXED), self.seed)

@@ -86,7 +86,7 @@ def evaluate(job: Job) -> dict[str, float]:
 def preview(job: Job) -> str:
     """What a run would do, in words: data, schedule, parameters and the shapes of its first step; nothing is run."""
     recipe, share = job.recipe, Share(job.world.rank, job.world.size, job.run.num_micro_batches)
-    order = BatchOrder(len(job.train), recipe.batch_size, job.run.seed, job.train.lengths, job.train.group_size)
+    order = _order(job)
     first = next(training_steps(job.train, job.encoder, order, share, range(1), recipe.pair_probability))
     shapes = [f"texts {tuple(batch.text_ids.shape)}, pictures {tuple(batch.images.shape)}" for batch in first.batches]
     return "\n".join(
@@ -97,6 +97,11 @@ def preview(job: Job) -> str:
             parameter_text(parameter_table(job.task)),
         ]
     )
+
+
+def _order(job: Job) -> BatchOrder:
+    source = job.train
+    return BatchOrder(len(source), job.recipe.batch_size, job.run.seed, source.lengths, source.group_size)
 
 
 class _Run:
@@ -174,7 +179,7 @@ class _Run:
     def _steps(self, bar: tqdm) -> Iterator[int]:
         """Carry out one optimiser step after the other; yields the number of steps done."""
         job, recipe = self.job, self.job.recipe
-        order = BatchOrder(len(job.train), recipe.batch_size, job.run.seed, job.train.lengths, job.train.group_size)
+        order = _order(job)
         share = Share(job.world.rank, job.world.size, job.run.num_micro_batches)
         steps = range(self.progress.step, self.total_steps)
         job.task.train()

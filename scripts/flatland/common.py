@@ -219,8 +219,13 @@ def half_on_cpu(model: M) -> M:
 
 def mean_marks(pictures: np.ndarray, scenes: Sequence[Scene]) -> dict[str, float]:
     """The judge's marks of pictures against the scenes they should show, each a mean in 0..1."""
+    return {name: sum(values) / len(values) for name, values in marks_of(pictures, scenes).items()}
+
+
+def marks_of(pictures: np.ndarray, scenes: Sequence[Scene]) -> dict[str, list[float]]:
+    """The judge's marks, one list a mark."""
     marks = [asdict(compare(read_picture(picture), scene)) for picture, scene in zip(pictures, scenes, strict=True)]
-    return {name: sum(row[name] for row in marks) / len(marks) for name in marks[0]}
+    return {name: [row[name] for row in marks] for name in marks[0]}
 
 
 def to_pixels(pictures: np.ndarray, device: torch.device) -> Tensor:

@@ -180,7 +180,7 @@ def train(
         unet: where training starts.
         steps, num_chunks: at full scale; a chunk is `CHUNK` pictures, drawn from the context's seed.
     """
-    pipeline = load_pipeline(context.out / "diffusion", unet.to(context.device), torch.float32).to(context.device)
+    pipeline = load_pipeline(context.out / "diffusion", unet, torch.float32).to(context.device)
     pipeline.set_progress_bar_config(disable=True)
     cache = Cache(context.work / name / "cache", pipeline, context.seed, context.device)
     num_chunks = max(1, round(num_chunks * min(1.0, context.scale)))

@@ -5,7 +5,6 @@ Every measure is a list of numbers, one an item, so that its mean comes with a 9
 
 import time
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +16,9 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer, OPTForCausalLM
 
 from gill.flatland.captions import caption, random_caption
-from gill.flatland.judge import compare, read_picture
 from gill.flatland.pictures import contact_sheet, draw_batch
 from gill.flatland.world import Scene, distinct_scenes, item_rng, scenes
-from scripts.flatland.common import to_pixels
+from scripts.flatland.common import marks_of, to_pixels
 from scripts.flatland.diffusion import draw_from_captions
 from scripts.flatland.vae import round_trip
 
@@ -37,10 +35,9 @@ def merge(parts: Iterable[Measures]) -> Measures:
     return merged
 
 
-def marks_of(pictures: np.ndarray, true: list[Scene], prefix: str = "") -> Measures:
-    """The judge's marks, one list a mark."""
-    marks = [asdict(compare(read_picture(picture), scene)) for picture, scene in zip(pictures, true, strict=True)]
-    return {prefix + name: [row[name] for row in marks] for name in marks[0]}
+def prefixed(prefix: str, measures: Measures) -> Measures:
+    """The same measures under longer names."""
+    return {prefix + name: values for name, values in measures.items()}
 
 
 def judge_measures(count: int, seed: int) -> Measures:
@@ -49,7 +46,7 @@ def judge_measures(count: int, seed: int) -> Measures:
     pictures = draw_batch(true)
     noise = np.random.default_rng(seed).normal(0, NOISE_SIGMA, pictures.shape)
     noisy = np.clip(np.rint(pictures + noise), 0, 255).astype(np.uint8)
-    chance = marks_of(np.roll(pictures, 1, axis=0), true, "judge_chance_")
+    chance = prefixed("judge_chance_", marks_of(np.roll(pictures, 1, axis=0), true))
     return {
         "judge_all": marks_of(pictures, true)["whole"],
         "judge_noisy": marks_of(noisy, true)["whole"],
@@ -100,7 +97,7 @@ def diffusion_measures(pipeline: StableDiffusionPipeline, split: str, count: int
         for at in tqdm(range(0, count, 64), desc=f"drawing ({split}, seed {seed})", unit="batch")
     ]
     pictures = np.concatenate(drawn)
-    return marks_of(pictures, true, "novel_" if split == "novel" else ""), [true[:64], pictures[:64]]
+    return prefixed("novel_" if split == "novel" else "", marks_of(pictures, true)), [true[:64], pictures[:64]]
 
 
 def seconds_per_64(pipeline: StableDiffusionPipeline) -> float:

@@ -18,13 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gill.backbones import load_drawer, load_image_transform, tiny_drawer, tiny_image_transform
+from gill.backbones import load_drawer, tiny_drawer
 from gill.config import override
 from gill.errors import CheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill.config import GillConfig
 from gill.models.gill.decision import DECISION_WEIGHTS, load_decision
-from gill.models.gill.encoding import GillTokenizer, is_tiny, load_tokenizer
+from gill.models.gill.encoding import GillTokenizer, is_tiny, load_tokenizer, load_transform
 from gill.models.gill.generator import GillGenerator
 from gill.models.gill.loading import build_model, load_backbones
 from gill.models.gill.model import GillModel
@@ -76,7 +76,7 @@ def load_generator(
     return GillGenerator(
         model,
         tokenizer,
-        tiny_image_transform() if is_tiny(config.vision) else load_image_transform(config.vision),
+        load_transform(config),
         index,
         None if index is None else PictureFetcher(roots, allow_network),
         _drawer(config, device),

@@ -189,12 +189,20 @@ def load_encoder(config: GillConfig, num_rows: int, max_tokens: int) -> GillEnco
         num_rows: rows of the frozen embedding table (`len(model.language.table)`).
         max_tokens: as `GillEncoder`.
     """
-    transform = tiny_image_transform() if is_tiny(config.vision) else load_image_transform(config.vision)
     conditioning = None
     if config.has_mapper and config.diffusion:
         tiny = is_tiny(config.diffusion)
         conditioning = tiny_conditioning_tokenizer() if tiny else load_conditioning_tokenizer(config.diffusion)
-    return GillEncoder(load_tokenizer(config, num_rows), transform, conditioning, max_tokens)
+    return GillEncoder(load_tokenizer(config, num_rows), load_transform(config), conditioning, max_tokens)
+
+
+def load_transform(config: GillConfig) -> ImageTransform:
+    """The preprocessing that belongs to `config.vision`.
+
+    Raises:
+        ConfigError: nothing loadable there.
+    """
+    return tiny_image_transform() if is_tiny(config.vision) else load_image_transform(config.vision)
 
 
 def is_tiny(name: str) -> bool:

@@ -13,16 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gill.backbones import (
-    ImageTransform,
-    VisionTower,
-    load_image_transform,
-    load_vision_tower,
-    tiny_image_transform,
-    tiny_vision_tower,
-)
+from gill.backbones import ImageTransform, VisionTower
 from gill.errors import CheckpointError
-from gill.models.gill.encoding import is_tiny
+from gill.models.gill.encoding import load_transform
+from gill.models.gill.loading import load_vision
 from gill.models.gill.trained import read_trained
 from gill.retrieval import fingerprint
 
@@ -72,9 +66,5 @@ def load_image_embedder(place: Path, device: torch.device | str = "cpu") -> tupl
     missing = [name for name in _WEIGHT_NAMES if name not in trained.state]
     if missing:
         raise CheckpointError(f"{trained.source} lacks {', '.join(missing)}; it cannot embed pictures")
-    name, dtype = trained.config.vision, getattr(torch, trained.config.frozen_dtype)
-    if is_tiny(name):
-        tower, transform = tiny_vision_tower(dtype=dtype), tiny_image_transform()
-    else:
-        tower, transform = load_vision_tower(name, device, dtype, trained.config.attention), load_image_transform(name)
-    return ImageEmbedder(tower, *(trained.state[name] for name in _WEIGHT_NAMES)).to(device), transform
+    embedder = ImageEmbedder(load_vision(trained.config, device), *(trained.state[name] for name in _WEIGHT_NAMES))
+    return embedder.to(device), load_transform(trained.config)

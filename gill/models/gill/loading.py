@@ -47,11 +47,19 @@ def load_backbones(config: GillConfig, device: torch.device | str = "cpu", quant
         language = tiny_language_model(config.language.partition(":")[2] or "opt", dtype=dtype).to(device)
     else:
         language = load_language_model(config.language, device, dtype, config.attention, quantization)
+    return Backbones(language, load_vision(config, device), _load_conditioning(config, device, dtype))
+
+
+def load_vision(config: GillConfig, device: torch.device | str = "cpu") -> VisionTower:
+    """The vision tower alone.
+
+    Raises:
+        ConfigError: as `load_backbones`.
+    """
+    dtype = getattr(torch, config.frozen_dtype)
     if is_tiny(config.vision):
-        vision = tiny_vision_tower(dtype=dtype).to(device)
-    else:
-        vision = load_vision_tower(config.vision, device, dtype, config.attention)
-    return Backbones(language, vision, _load_conditioning(config, device, dtype))
+        return tiny_vision_tower(dtype=dtype).to(device)
+    return load_vision_tower(config.vision, device, dtype, config.attention)
 
 
 def build_model(
