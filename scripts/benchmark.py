@@ -17,6 +17,7 @@ step on the same batch and weights (float32, 16 captions). CPU seconds of all th
     matmul_gflops, *_share_of_peak   speed of the plain step's products alone, and how near each step comes to it
 The run fails if the plain step stays below 75 % of that speed: a slow baseline proves nothing.
 
+decoding: 32 tokens with and without our cache, and 16 prompts together; see scripts/benchmarks/decoding.py.
 retrieval: exact search among a million pictures on disk; see scripts/benchmarks/retrieval.py.
 """
 
@@ -35,12 +36,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from gill.errors import GillError
+from scripts.benchmarks.decoding import decoding_bench
 from scripts.benchmarks.retrieval import retrieval_bench
 from scripts.benchmarks.training import training_bench
 
 # Each part is told whether to be tiny and answers numbers by name.
 PARTS: dict[str, Callable[[bool], dict[str, float]]] = {
     "training": training_bench,
+    "decoding": decoding_bench,
     "retrieval": retrieval_bench,
 }
 

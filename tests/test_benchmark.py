@@ -9,9 +9,9 @@ from torch import nn
 
 from scripts import benchmark
 from scripts.benchmarks import training
-from scripts.benchmarks.measure import Product, count_flops, matmul_rate, saved_bytes
+from scripts.benchmarks.measure import BenchmarkError, Product, count_flops, matmul_rate, saved_bytes
 from scripts.benchmarks.setting import FULL, TINY
-from scripts.benchmarks.training import BenchmarkError, TrainingBench
+from scripts.benchmarks.training import TrainingBench
 
 
 @cache

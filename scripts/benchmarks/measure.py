@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils import flop_counter
 
+from gill.errors import GillError
+
 _MIN_SECONDS = 0.05  # of one timing of a product
+
+
+class BenchmarkError(GillError, RuntimeError):
+    """A comparison that would not be fair, or not of the same thing."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from gill.backbones import LanguageModel, transformers_tower
 from gill.models.gill import GillConfig, GillModel, GillTask, Vocabulary
 from gill.types import Batch, Sample
 
-_BOS, _FIRST_WORD = 2, 4  # of OPT's tokenizer
+_BOS, FIRST_WORD = 2, 4  # of OPT's tokenizer
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,15 @@ def build_setting(sizes: Sizes, seed: int = 0) -> Setting:
     """Everything random and of `sizes`, in float32 on the CPU."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        task = GillTask(_build_model(sizes))
+        task = GillTask(build_model(sizes))
         samples = [_sample(sizes, task.model, length) for length in sizes.caption_lengths]
     pixels = Batch.from_samples(samples)
     stored = dataclasses.replace(pixels, images=task.model.image_features(pixels.images))
     return Setting(sizes, task, stored, dataclasses.replace(stored, is_paired=True), pixels)
 
 
-def _build_model(sizes: Sizes) -> GillModel:
+def build_model(sizes: Sizes) -> GillModel:
+    """OPT, CLIP and GILL of `sizes`, all weights random."""
     language = LanguageModel(OPTForCausalLM(OPTConfig(**sizes.language)))
     vision = transformers_tower(CLIPVisionModel(CLIPVisionConfig(**sizes.vision)))
     config = sizes.config
@@ -116,7 +117,7 @@ def _conditioning_shape(config: GillConfig) -> tuple[int, int]:
 
 
 def _sample(sizes: Sizes, model: GillModel, length: int) -> Sample:
-    ids = torch.randint(_FIRST_WORD, sizes.num_words, (length,))
+    ids = torch.randint(FIRST_WORD, sizes.num_words, (length,))
     ids[0] = _BOS
     return Sample(ids, _random_image(model), conditioning_target=torch.randn(_conditioning_shape(sizes.config)))
 

@@ -17,10 +17,9 @@ from transformers import CLIPVisionConfig
 
 from gill.config import Recipe
 from gill.data import Share
-from gill.errors import GillError
 from gill.training import build_optimizer, forward_backward, update
 from gill.types import Batch
-from scripts.benchmarks.measure import Product, count_flops, cpu_seconds, matmul_rate, saved_bytes
+from scripts.benchmarks.measure import BenchmarkError, Product, count_flops, cpu_seconds, matmul_rate, saved_bytes
 from scripts.benchmarks.plain_step import PlainGill, build_plain_optimizer, plain_step
 from scripts.benchmarks.setting import FULL, TINY, Setting, Sizes, build_setting
 
@@ -35,10 +34,6 @@ BARS = {
 }
 _LOSS_TOLERANCE = 1e-4  # relative, float32
 _STEP = 1999  # 0-based; the learning rate is at its peak
-
-
-class BenchmarkError(GillError, RuntimeError):
-    """A comparison that would not be fair, or not of the same thing."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,150 @@
+"""Decoding with one reading of every token, beside what it replaces; the answers must be the same.
+
+An OPT-125m of random weights in float32 says 32 tokens greedily:
+    decode_ratio    one prompt of 256 tokens; the original reads all of it again for every token, with the logits of
+                    every position (github.com/kohjingyu/gill 4600b71, gill/models.py, GILLModel.generate) / ours
+    batch_ratio     16 prompts of 16 to 64 tokens, one by one / together, both ours
+
+Seconds are wall-clock, medians of alternating runs.
+
+Shape legend: S = tokens so far, D = width, K = words.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from gill.models.gill import GillModel, GillTokenizer
+from gill.models.gill.decoding import Decoder
+from gill.models.gill.prompts import Prompts
+from gill.models.gill.replies import Endings
+from gill.types import GenerationOptions
+from scripts.benchmarks.measure import BenchmarkError
+from scripts.benchmarks.setting import FIRST_WORD, FULL, TINY, Sizes, build_model
+
+BARS = {"decode_ratio": 10.0, "batch_ratio": 5.0}
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Prompt lengths in tokens, and how many tokens are said."""
+
+    sizes: Sizes
+    long_prompt: int
+    prompts: tuple[int, ...]
+    num_words: int
+    num_rounds: int
+
+
+FULL_SCALE = Scale(FULL, 256, tuple(16 + 48 * number // 15 for number in range(16)), 32, 3)
+TINY_SCALE = Scale(TINY, 24, (4, 6, 9), 4, 1)
+
+
+class _Words:
+    """A tokenizer in whose language nothing ever ends."""
+
+    eos_id = -1
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return "word " * len(ids)
+
+
+def decoding_bench(is_tiny: bool = False) -> dict[str, float]:
+    """Both ratios and the seconds behind them; see the module.
+
+    Args:
+        is_tiny: toy shapes, whose times mean nothing.
+
+    Raises:
+        BenchmarkError: two ways said different things.
+    """
+    scale = TINY_SCALE if is_tiny else FULL_SCALE
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = build_model(scale.sizes).eval()
+        (long,) = _prompts(scale.sizes, [scale.long_prompt])
+        many = _prompts(scale.sizes, scale.prompts)
+    plain, ours = _compare(
+        scale, lambda: [plain_decode(model, long, scale.num_words)], lambda: decode(model, [long], scale.num_words)
+    )
+    alone, together = _compare(
+        scale,
+        lambda: [decode(model, [prompt], scale.num_words)[0] for prompt in many],
+        lambda: decode(model, many, scale.num_words),
+    )
+    results = {
+        "decode_ratio": plain / ours,
+        "decode_seconds": ours,
+        "batch_ratio": alone / together,
+        "batch_seconds": together,
+    }
+    _print_bars(results)
+    return results
+
+
+def decode(model: GillModel, prompts: Sequence[Sequence[int]], num_words: int) -> list[list[int]]:
+    """What our decoder says after each prompt."""
+    options = GenerationOptions(num_words=num_words, max_num_images=0)
+    decoder = Decoder(model, Endings(cast(GillTokenizer, _Words()), model.vocabulary, False), options)
+    laid = Prompts(tuple(map(tuple, prompts)), tuple((True,) * len(prompt) for prompt in prompts), None)
+    said: list[list[int]] = [[] for _ in prompts]
+    for step in decoder.steps(laid, [torch.Generator() for _ in prompts]):
+        for row, emission in zip(said, step, strict=True):
+            assert emission is not None, "nothing ends here"
+            row += emission.ids
+    return said
+
+
+@torch.no_grad()
+def plain_decode(model: GillModel, prompt: Sequence[int], num_words: int) -> list[int]:
+    """What the original's loop says: everything is read again for every token."""
+    language, num_rows = model.language.model, model.vocabulary.num_words
+    embeddings_1SD = language.get_input_embeddings()(torch.tensor([list(prompt)]))
+    said: list[int] = []
+    for _ in range(num_words):
+        outputs = language(inputs_embeds=embeddings_1SD, use_cache=False, output_hidden_states=True)
+        said.append(int(outputs.logits[0, -1, :num_rows].argmax()))
+        next_1SD = language.get_input_embeddings()(torch.tensor([[said[-1]]]))
+        embeddings_1SD = torch.cat([embeddings_1SD, next_1SD], dim=1)
+    return said
+
+
+def _prompts(sizes: Sizes, lengths: Sequence[int]) -> list[list[int]]:
+    return [_random_ids(sizes, length).tolist() for length in lengths]
+
+
+def _random_ids(sizes: Sizes, length: int) -> Tensor:
+    return torch.randint(FIRST_WORD, sizes.num_words, (length,))
+
+
+def _compare(
+    scale: Scale, slow: Callable[[], list[list[int]]], fast: Callable[[], list[list[int]]]
+) -> tuple[float, float]:
+    """Median seconds of each."""
+    if slow() != fast():  # which also warms both up
+        raise BenchmarkError("the two ways of decoding said different things; this would compare different work")
+    rounds = []
+    for _ in range(scale.num_rounds):
+        rounds.append((_seconds(slow), _seconds(fast)))
+        print(f"decoding: {rounds[-1][0]:.2f} s against {rounds[-1][1]:.2f} s", file=sys.stderr, flush=True)
+    slow_seconds, fast_seconds = zip(*rounds, strict=True)
+    return statistics.median(slow_seconds), statistics.median(fast_seconds)
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _print_bars(results: dict[str, float]) -> None:
+    for name, bar in BARS.items():
+        print(f"{name:32}{results[name]:6.2f}  (>= {bar:g}: {'yes' if results[name] >= bar else 'NO'})")
