@@ -27,6 +27,8 @@ class GillConfig:
         img_token_name: "[IMG{}]", numbered from 0, or one name for R = 1.
         img_words: words whose embeddings the rows of [IMG1] ... start from, in this order; the other rows start from
             N(0, 0.02), as all do in GILL.
+        visual_words: words that every picture's first visual tokens start as, until training tells pictures apart; ""
+            starts from a random map, as in GILL.
         mapper: one of `gill.mappers.MAPPERS`; mapper_width, mapper_layers, mapper_heads: its Transformer.
         conditioning_length, conditioning_width: L and C; None reads them from the diffusion model.
         image_size: side of the pictures in pixels, to be compared with the vision tower's; None takes the tower's.
@@ -54,6 +56,7 @@ class GillConfig:
     retrieval_width: int = 256
     img_token_name: str = "[IMG{}]"
     img_words: str = ""
+    visual_words: str = ""
     mapper: str = "gill_mapper"
     mapper_width: int = 512
     mapper_layers: int = 4
@@ -168,6 +171,8 @@ PRESETS = {
             "checkpoints/flatland/diffusion",
             num_img_tokens=21,
             img_words=" ( a big red star at the top left and a small blue ring at the bottom right of the",
+            num_visual_tokens=20,
+            visual_words=" a big red star at the top left and a small blue ring at the bottom right of the sea",
             mapper_width=192,
             mapper_layers=2,
             image_brackets=("(", ")"),
@@ -178,7 +183,7 @@ PRESETS = {
             warmup_steps=40,
             decay="linear",
             num_epochs=5,
-            steps_per_epoch=240,
+            steps_per_epoch=160,
             batch_size=32,
             pair_probability=0.0,
             max_tokens=256,

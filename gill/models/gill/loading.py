@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from gill.backbones import (
     ConditioningEncoder,
@@ -96,15 +97,24 @@ def build_model(
 
 @torch.no_grad()
 def _start_from_words(model: GillModel, tokenizer: GillTokenizer) -> None:
-    """Copy the embeddings of `img_words` into the rows of [IMG1] and on (Lester et al. 2021, arXiv:2104.08691, 3.2)."""
-    ids = tokenizer.words(model.config.img_words)
-    rows = model.img_tokens.input_rows[1:]
-    if len(ids) > len(rows):
-        raise ConfigError(
-            f"img_words={model.config.img_words!r} are {len(ids)} tokens, [IMG1] ... are {len(rows)}; "
-            "raise num_img_tokens or leave words out"
-        )
-    rows[: len(ids)] = model.language.embed(torch.tensor(ids, dtype=torch.long, device=rows.device)).to(rows.dtype)
+    """Give trainable tokens the embeddings of words to start from (Lester et al. 2021, arXiv:2104.08691, 3.2)."""
+    config, prefix = model.config, model.visual_prefix.linear
+    img_words, visual_words = tokenizer.words(config.img_words), tokenizer.words(config.visual_words)
+    _require_room("img_words", img_words, config.num_img_tokens - 1)
+    _require_room("visual_words", visual_words, config.num_visual_tokens)
+    model.img_tokens.input_rows[1 : 1 + len(img_words)] = _embeddings(model, img_words)
+    rows = prefix.bias.unflatten(0, (config.num_visual_tokens, -1))
+    rows[: len(visual_words)] = _embeddings(model, visual_words)
+    prefix.weight.unflatten(0, (config.num_visual_tokens, -1))[: len(visual_words)] = 0
+
+
+def _embeddings(model: GillModel, ids: list[int]) -> Tensor:
+    return model.language.embed(torch.tensor(ids, dtype=torch.long, device=model.device)).to(model.trainable_dtype)
+
+
+def _require_room(name: str, ids: list[int], room: int) -> None:
+    if len(ids) > room:
+        raise ConfigError(f"{name} are {len(ids)} tokens, there is room for {room}; add tokens or leave words out")
 
 
 def build(

@@ -102,5 +102,19 @@ def test_img_rows_may_start_from_words() -> None:
     assert torch.equal(rows[1 : 1 + len(ids)], table[ids])
     others = [0, *range(1 + len(ids), len(rows))]
     assert torch.equal(rows[others], plain.model.img_tokens.input_rows[others])
-    with pytest.raises(ConfigError, match="raise num_img_tokens or leave words out"):
+    with pytest.raises(ConfigError, match=r"img_words are \d tokens, there is room for 3; add tokens or leave words out"):
         build(replace(config, img_words="abcdefgh"))
+
+
+def test_visual_tokens_may_start_as_words() -> None:
+    """Whatever the picture, the first visual tokens are the words' embeddings; the rest start as without words."""
+    config = find_preset("debug").model
+    plain, _ = build(config)
+    started, encoder = build(replace(config, visual_words="a"))
+    (word,) = encoder.tokenizer.words("a")
+    features = torch.randn(3, plain.model.visual_prefix.linear.in_features)
+    tokens, random = started.model.visual_prefix(features), plain.model.visual_prefix(features)
+    assert torch.equal(tokens[:, 0], started.model.language.table[word].expand(3, -1))
+    torch.testing.assert_close(tokens[:, 1], random[:, 1])
+    with pytest.raises(ConfigError, match="visual_words are 3 tokens, there is room for 2"):
+        build(replace(config, visual_words="abc"))
