@@ -102,7 +102,9 @@ def test_img_rows_may_start_from_words() -> None:
     assert torch.equal(rows[1 : 1 + len(ids)], table[ids])
     others = [0, *range(1 + len(ids), len(rows))]
     assert torch.equal(rows[others], plain.model.img_tokens.input_rows[others])
-    with pytest.raises(ConfigError, match=r"img_words are \d tokens, there is room for 3; add tokens or leave words out"):
+    with pytest.raises(
+        ConfigError, match=r"img_words are \d tokens, there is room for 3; add tokens or leave words out"
+    ):
         build(replace(config, img_words="abcdefgh"))
 
 
