@@ -19,8 +19,13 @@ from gill.types import ModelSettings
 
 DEFAULT_PRESET = "gill-opt-6.7b"
 # Presets that train in the miniature world and need no data files: what they read, and how they are watched.
-_MINIATURE = {"debug": DataSettings(FLATLAND, FLATLAND), "flatland": DataSettings(FLATLAND, FLATLAND, contexts="mixed")}
-_RUNS = {"flatland": RunSettings(print_freq=1)}
+_IN_FLATLAND = DataSettings(FLATLAND, FLATLAND, contexts="mixed")
+_MINIATURE = {
+    "debug": DataSettings(FLATLAND, FLATLAND),
+    "flatland": _IN_FLATLAND,
+    "fromage-flatland": _IN_FLATLAND,
+}
+_RUNS = {"flatland": RunSettings(print_freq=1), "fromage-flatland": RunSettings(print_freq=1)}
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 # Targets of the diffusion model the originals stored them for, when none is loaded that would tell.
 _STORED_LENGTH, _STORED_WIDTH = 77, 768

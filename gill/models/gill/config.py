@@ -146,6 +146,30 @@ _FROMAGE = GillConfig(
 _FROMAGE_RECIPE = Recipe(
     learning_rate=3e-4, weight_decay=0.0, warmup_steps=100, decay_epochs=10, batch_size=180, max_tokens=24
 )
+_CAPTION_WORDS = " a big red star at the top left and a small blue ring at the bottom right of the"
+_FLATLAND = GillConfig(
+    "checkpoints/flatland/language",
+    "checkpoints/flatland/clip",
+    "checkpoints/flatland/diffusion",
+    num_img_tokens=21,
+    img_words=" (" + _CAPTION_WORDS,
+    num_visual_tokens=20,
+    visual_words=_CAPTION_WORDS + " sea",
+    mapper_width=192,
+    mapper_layers=2,
+    image_brackets=("(", ")"),
+)
+_FLATLAND_RECIPE = Recipe(
+    learning_rate=2e-3,
+    token_rate=10.0,
+    warmup_steps=40,
+    decay="linear",
+    num_epochs=5,
+    steps_per_epoch=240,
+    batch_size=32,
+    pair_probability=0.0,
+    max_tokens=256,
+)
 
 
 PRESETS = {
@@ -164,30 +188,18 @@ PRESETS = {
         Recipe(num_epochs=1, steps_per_epoch=2, batch_size=4, warmup_steps=1, max_tokens=64),
     ),
     # the miniature world: all frozen parts are local folders, minutes on a CPU
-    "flatland": Preset(
-        GillConfig(
-            "checkpoints/flatland/language",
-            "checkpoints/flatland/clip",
-            "checkpoints/flatland/diffusion",
-            num_img_tokens=21,
-            img_words=" ( a big red star at the top left and a small blue ring at the bottom right of the",
-            num_visual_tokens=20,
-            visual_words=" a big red star at the top left and a small blue ring at the bottom right of the sea",
-            mapper_width=192,
-            mapper_layers=2,
-            image_brackets=("(", ")"),
+    "flatland": Preset(_FLATLAND, _FLATLAND_RECIPE),
+    "fromage-flatland": Preset(
+        replace(
+            _FROMAGE,
+            language=_FLATLAND.language,
+            vision=_FLATLAND.vision,
+            num_visual_tokens=_FLATLAND.num_visual_tokens,
+            visual_words=_FLATLAND.visual_words,
+            image_brackets=_FLATLAND.image_brackets,
+            frozen_dtype="float32",
         ),
-        Recipe(
-            learning_rate=2e-3,
-            token_rate=10.0,
-            warmup_steps=40,
-            decay="linear",
-            num_epochs=5,
-            steps_per_epoch=200,
-            batch_size=32,
-            pair_probability=0.0,
-            max_tokens=256,
-        ),
+        _FLATLAND_RECIPE,
     ),
     # the paper's model, as released
     "gill-opt-6.7b": Preset(GillConfig(frozen_dtype="bfloat16"), Recipe()),

@@ -35,6 +35,7 @@ REAL_SIZES = {
     "fromage": Sizes(4096, 32, 32, *OPT_VOCABULARY, 1024, None),
     "fromage-vis4": Sizes(4096, 32, 32, *OPT_VOCABULARY, 1024, None),
     "flatland": Sizes(192, 4, 4, 512, 400, 192, (40, 192)),
+    "fromage-flatland": Sizes(192, 4, 4, 512, 400, 192, None),
     "debug": Sizes(32, 2, 4, 268, 261, 24, (12, 16)),
 }
 RELEASED_COUNTS = {"gill-opt-6.7b": 50_096_385, "fromage": 5_513_729, "fromage-vis4": 18_108_929}
