@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -81,6 +81,11 @@ class FeatureStore:
         if number not in self._maps:
             self._maps[number] = np.load(self._shards[number].with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         return torch.from_numpy(self._maps[number][row].astype(np.float32))
+
+    def shards(self) -> Iterator[np.ndarray]:
+        """float[n, F] of one shard after the other, mapped, in the order they were written."""
+        for shard in self._shards:
+            yield np.load(shard.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
 
     def check_tower(self, vision: str) -> None:
         """Refuse to feed features of one tower to a model of another.

@@ -11,16 +11,31 @@ from torch import Tensor, nn
 
 
 class VisualPrefix(nn.Module):
-    """Turn a pooled image feature into V tokens that the language model reads: float[B, F] -> float[B, V, D]."""
+    """Turn a pooled image feature into V tokens that the language model reads: float[B, F] -> float[B, V, D].
 
-    def __init__(self, feature_width: int, num_visual_tokens: int, width: int, dropout: float = 0.0) -> None:
+    Args:
+        whitening: float[F, F] that features are multiplied by first; frozen, and no part of what is saved.
+    """
+
+    def __init__(
+        self,
+        feature_width: int,
+        num_visual_tokens: int,
+        width: int,
+        dropout: float = 0.0,
+        whitening: Tensor | None = None,
+    ) -> None:
         super().__init__()
         self.num_visual_tokens = num_visual_tokens
         self.linear = nn.Linear(feature_width, num_visual_tokens * width)
         self.dropout = nn.Dropout(dropout)
+        self.whitening: Tensor | None
+        self.register_buffer("whitening", whitening, persistent=False)
 
     def forward(self, feature_BF: Tensor) -> Tensor:
         """float[B, V, D]."""
+        if self.whitening is not None:
+            feature_BF = feature_BF @ self.whitening
         tokens = self.dropout(self.linear(feature_BF))
         return tokens.unflatten(-1, (self.num_visual_tokens, -1))
 

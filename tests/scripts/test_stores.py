@@ -17,10 +17,13 @@ from gill.backbones import (
     tiny_image_transform,
     tiny_vision_tower,
 )
-from gill.data import FeatureStore, TargetFolder
+from gill.data import FeatureStore, FeatureWriter, StoreCard, TargetFolder
+from gill.errors import ConfigError
+from gill.models.gill.whitening import read_whitening
 from main import main as train
 from scripts.extract_img_features import main as extract
 from scripts.preprocess_sd_embeddings import main as preprocess
+from scripts.whiten_features import main as whiten
 
 
 @pytest.fixture
@@ -87,3 +90,21 @@ def test_a_training_from_stores_is_the_training_from_pictures(captions: Path) ->
     runs = [(folder / name / "metrics.jsonl").read_text().splitlines() for name in ("pictures", "stores")]
     for one, other in zip(*runs, strict=True):
         assert json.loads(one) == pytest.approx(json.loads(other), rel=1e-4, abs=1e-6)
+
+
+def test_whitened_features_are_as_long_one_way_as_any_other(captions: Path) -> None:
+    store, out = captions.parent / "store", captions.parent / "whitening.safetensors"
+    rows = np.random.default_rng(0).normal(size=(400, 6)) * (1, 2, 3, 1, 1, 0.001) + (1, 1, 1, 1, 1, 0)
+    names = [f"{number}.png" for number in range(len(rows))]
+    writer = FeatureWriter(store, StoreCard("tiny", 6, "float32", 300))
+    for number, asked in writer.missing(names):
+        writer.write(number, asked, asked, rows[300 * number : 300 * number + len(asked)])
+    assert whiten([str(store), str(out)]) == 0
+    whitened = rows @ read_whitening(str(out), 6).double().numpy()
+    lengths = np.linalg.eigvalsh(whitened.T @ whitened / len(rows))
+    assert np.all((lengths[1:] > 0.97) & (lengths[1:] < 1))  # all but the direction of noise
+    assert lengths[0] < 0.01
+    with pytest.raises(ConfigError, match="for features of 6 numbers, the vision tower gives 5"):
+        read_whitening(str(out), 5)
+    with pytest.raises(ConfigError, match=r"cannot be read: .* write it with whiten_features\.py"):
+        read_whitening(str(store), 6)

@@ -29,12 +29,14 @@ from gill.models.gill.released import read_decision, read_released, write_decisi
 from gill.models.gill.sequence import TokenRows, Vocabulary
 from gill.models.gill.task import GillTask
 from gill.models.gill.trained import Trained, read_trained, write_trained, write_trained_as_released
+from gill.models.gill.whitening import WHITENING_NAME
 
 FAMILY = GillFamily()
 
 __all__ = [
     "FAMILY",
     "PRESETS",
+    "WHITENING_NAME",
     "Backbones",
     "Decoded",
     "Fromage",

@@ -115,9 +115,9 @@ class LazyDrawer:
 def _located(config: GillConfig, folder: Path) -> GillConfig:
     """Frozen parts that the settings name from another folder than this one, found above the model's."""
     found: dict[str, Any] = {}
-    for part in ("language", "vision", "diffusion"):
+    for part in ("language", "vision", "diffusion", "whitening"):
         name = getattr(config, part)
-        above = [parent / name for parent in folder.resolve().parents if name and (parent / name).is_dir()]
+        above = [parent / name for parent in folder.resolve().parents if name and (parent / name).exists()]
         found[part] = str(above[0]) if above and not Path(name).exists() else name
     return dataclasses.replace(config, **found)
 

@@ -29,6 +29,8 @@ class GillConfig:
             N(0, 0.02), as all do in GILL.
         visual_words: words that every picture's first visual tokens start as, until training tells pictures apart; ""
             starts from a random map, as in GILL.
+        whitening: safetensors file of `scripts/whiten_features.py`: visual tokens are made of features whose directions
+            are all equally long, so that rare ones are learned as fast; "" takes features as they are, as GILL.
         mapper: one of `gill.mappers.MAPPERS`; mapper_width, mapper_layers, mapper_heads: its Transformer.
         conditioning_length, conditioning_width: L and C; None reads them from the diffusion model.
         image_size: side of the pictures in pixels, to be compared with the vision tower's; None takes the tower's.
@@ -57,6 +59,7 @@ class GillConfig:
     img_token_name: str = "[IMG{}]"
     img_words: str = ""
     visual_words: str = ""
+    whitening: str = ""
     mapper: str = "gill_mapper"
     mapper_width: int = 512
     mapper_layers: int = 4
@@ -155,17 +158,18 @@ _FLATLAND = GillConfig(
     img_words=" (" + _CAPTION_WORDS,
     num_visual_tokens=20,
     visual_words=_CAPTION_WORDS + " sea",
+    whitening="checkpoints/flatland/whitening.safetensors",
     mapper_width=192,
     mapper_layers=2,
     image_brackets=("(", ")"),
 )
 _FLATLAND_RECIPE = Recipe(
-    learning_rate=2e-3,
-    token_rate=10.0,
-    warmup_steps=40,
+    learning_rate=1e-3,
+    token_rate=20.0,
+    warmup_steps=80,
     decay="linear",
     num_epochs=5,
-    steps_per_epoch=240,
+    steps_per_epoch=220,
     batch_size=32,
     pair_probability=0.0,
     max_tokens=256,
@@ -196,6 +200,7 @@ PRESETS = {
             vision=_FLATLAND.vision,
             num_visual_tokens=_FLATLAND.num_visual_tokens,
             visual_words=_FLATLAND.visual_words,
+            whitening=_FLATLAND.whitening,
             image_brackets=_FLATLAND.image_brackets,
             frozen_dtype="float32",
         ),

@@ -23,6 +23,7 @@ from gill.models.gill.config import GillConfig
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, is_tiny, load_encoder, load_tokenizer
 from gill.models.gill.model import GillModel
 from gill.models.gill.task import GillTask
+from gill.models.gill.whitening import read_whitening
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def build_model(
             shape,
             backbones.vision,
             backbones.conditioning,
+            read_whitening(config.whitening, backbones.vision.feature_width) if config.whitening else None,
         )
     _start_from_words(model, tokenizer)
     return set_trainable_dtype(model, torch.float64 if config.frozen_dtype == "float64" else torch.float32).to(device)

@@ -53,6 +53,7 @@ class GillModel(nn.Module):
         conditioning_shape: (L, C), or None for a model that does not draw.
         vision: needed for pixels, not for stored features.
         conditioning: makes conditioning targets from captions; None when they are stored.
+        whitening: float[F, F] of the features that visual tokens are made of; None leaves them as they are.
     """
 
     def __init__(
@@ -64,13 +65,14 @@ class GillModel(nn.Module):
         conditioning_shape: tuple[int, int] | None,
         vision: VisionTower | None = None,
         conditioning: ConditioningEncoder | None = None,
+        whitening: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.config, self.vocabulary = config, vocabulary
         self.language, self.vision, self.conditioning = language, vision, conditioning
         self.img_tokens = build_img_tokens(config, language, vocabulary)
         self.visual_prefix = VisualPrefix(
-            feature_width, config.num_visual_tokens, language.width, dropout=config.image_dropout
+            feature_width, config.num_visual_tokens, language.width, config.image_dropout, whitening
         )
         self.retrieval_heads = RetrievalHeads(
             language.hidden_width, feature_width, config.retrieval_width, config.text_dropout, config.image_dropout

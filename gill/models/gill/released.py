@@ -25,6 +25,7 @@ from torch import Tensor
 from gill.errors import CheckpointError, MissingCheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill.config import GillConfig, find_preset
+from gill.models.gill.whitening import with_plain_map
 
 WEIGHTS_NAME, ARGS_NAME, DECISION_NAME = "pretrained_ckpt.pth.tar", "model_args.json", "decision_model.pth.tar"
 
@@ -230,6 +231,7 @@ def write_released(folder: Path, config: GillConfig, state: Mapping[str, Tensor]
         state: what trains, in our names.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    state = with_plain_map(state, config.whitening) if config.whitening else state
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in export_state(state, config).items()}
     torch.save({"state_dict": weights}, folder / WEIGHTS_NAME)
     text = json.dumps(args_from_config(config, first_img_id), indent=4)

@@ -1,12 +1,15 @@
 """Only what should train, trains; and what the recipe does after each update."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from gill.errors import ConfigError
 from gill.models.gill import GillTask, build, find_preset
+from gill.models.gill.whitening import with_plain_map
 from gill.parameters import frozen_hashes, trainable_parameters, trainable_state
 from tests.models.gill.tiny_gill import tiny_batch, tiny_task
 
@@ -120,3 +123,19 @@ def test_visual_tokens_may_start_as_words() -> None:
     torch.testing.assert_close(tokens[:, 1], random[:, 1])
     with pytest.raises(ConfigError, match="visual_words are 3 tokens, there is room for 2"):
         build(replace(config, visual_words="abc"))
+
+
+def test_whitened_features_are_a_linear_map_all_the_same(tmp_path: Path) -> None:
+    """A model with whitening gives the visual tokens of the plain map that it is exported as, and does not train it."""
+    config = find_preset("debug").model
+    width = build(config)[0].model.visual_prefix.linear.in_features
+    half = torch.randn(width, width, generator=torch.Generator().manual_seed(0)) / width
+    save_file({"whitening": (half + half.T).contiguous()}, tmp_path / "w.safetensors")
+    model = build(replace(config, whitening=str(tmp_path / "w.safetensors")))[0].model
+    state = trainable_state(model)
+    assert not any("whitening" in name for name in state)
+    plain = with_plain_map(state, str(tmp_path / "w.safetensors"))
+    features = torch.randn(3, width)
+    wanted = features @ plain["visual_prefix.linear.weight"].T + plain["visual_prefix.linear.bias"]
+    torch.testing.assert_close(model.visual_prefix(features).flatten(1), wanted)
+    assert not torch.allclose(wanted, features @ state["visual_prefix.linear.weight"].T, atol=1e-3)
