@@ -37,6 +37,7 @@ import torch
 
 from gill.errors import GillError
 from scripts.benchmarks.decoding import decoding_bench
+from scripts.benchmarks.measure import keep_freed_memory
 from scripts.benchmarks.retrieval import retrieval_bench
 from scripts.benchmarks.training import training_bench
 
@@ -51,6 +52,7 @@ PARTS: dict[str, Callable[[bool], dict[str, float]]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run the asked parts; returns the exit status."""
     options = _parse(arguments)
+    keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
     results: dict[str, float] = {}
