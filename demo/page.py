@@ -100,9 +100,9 @@ def build_page(generator: Streamer, offer: Offer, limit: RateLimit) -> gr.Blocks
     def answer(
         message: dict[str, Any],
         conversation: Conversation,
-        *values: Any,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008  # gradio finds it by this default
+        *values: Any,
     ) -> Iterator[Any]:
         caller = request.client.host if request.client else ""
         yield from calls.answer(message, conversation, *values, caller=caller, progress=progress)
