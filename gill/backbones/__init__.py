@@ -4,6 +4,7 @@ from gill._torchvision import define_missing_torchvision_ops
 
 define_missing_torchvision_ops()
 
+from gill.backbones.cache import decoding_cache
 from gill.backbones.diffusion import SCHEDULERS, DiffusionDrawer, Sampling, load_drawer, write_sampling
 from gill.backbones.language import LanguageModel, load_language_model
 from gill.backbones.pooled import pack_pooled, unpack_pooled
@@ -42,6 +43,7 @@ __all__ = [
     "LanguageModel",
     "Sampling",
     "VisionTower",
+    "decoding_cache",
     "load_conditioning_encoder",
     "load_conditioning_tokenizer",
     "load_drawer",

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, DynamicCache, PreTrainedModel
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Cache, PreTrainedModel
 
 from gill.backbones.relu import replace_relus
 from gill.config import require_known
@@ -79,7 +79,7 @@ class LanguageModel(FrozenModule):
         return self.model.get_input_embeddings()(word_ids)
 
     def hidden_states(
-        self, inputs_embeds: Tensor, position_ids: Tensor, attention_mask: Tensor, cache: DynamicCache | None = None
+        self, inputs_embeds: Tensor, position_ids: Tensor, attention_mask: Tensor, cache: Cache | None = None
     ) -> Tensor:
         """Last hidden states, after the final norm.
 

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
+from gill.backbones import decoding_cache
 from gill.errors import GenerationError
 from gill.models.gill.model import GillModel
 from gill.models.gill.prompts import Prompts
@@ -32,7 +32,7 @@ class Memory:
     """
 
     def __init__(self, model: GillModel, visual: Tensor | None, num_rows: int) -> None:
-        self.model, self.visual, self.cache = model, visual, DynamicCache()
+        self.model, self.visual, self.cache = model, visual, decoding_cache()
         self.is_real_BS = torch.zeros(num_rows, 0, dtype=torch.bool, device=model.device)
         self.unread: list[tuple[int, ...]] = [()] * num_rows
         self._last_BD = torch.zeros(num_rows, model.language.hidden_width, device=model.device)

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 import torch
 
-from gill.backbones import tiny_image_transform
+from gill.backbones import decoding_cache, tiny_image_transform
 from gill.errors import GenerationError
 from gill.models.gill import GillGenerator
 from gill.types import GenerationOptions, Segment
@@ -144,3 +144,22 @@ def test_likelihoods_are_those_of_a_plain_reading() -> None:
     )
     with pytest.raises(GenerationError, match="at least one token"):
         generator.continuation_log_likelihoods([prompt], [["x", ""]])
+
+
+def test_the_cache_gives_back_what_was_written_through_growth_and_selection() -> None:
+    """Against a plain concatenation, far beyond the first buffer."""
+    cache, layers = decoding_cache(), 2
+    wanted: list[list[torch.Tensor]] = [[] for _ in range(layers)]
+    rows = torch.arange(3)
+    for step in range(150):
+        if step == 90:
+            rows = torch.tensor([2, 0, 0, 1])
+            cache.batch_select_indices(rows)
+            wanted = [[torch.cat(each, dim=2)[rows]] for each in wanted]
+        for layer in range(layers):
+            new = torch.randn(len(rows), 4, 1 + step % 3, 5)
+            wanted[layer].append(new)
+            keys, values = cache.update(new, -new, layer)
+            assert torch.equal(keys, torch.cat(wanted[layer], dim=2))
+            assert torch.equal(values, -keys)
+    assert cache.get_seq_length() == sum(1 + step % 3 for step in range(150))
