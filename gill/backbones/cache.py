@@ -33,22 +33,23 @@ class GrowingLayer(DynamicLayer):
             self.lazy_initialization(key_states, value_states)
         length = self.get_seq_length()
         end = length + key_states.shape[-2]
-        if self._rooms is None or end > self._rooms[0].shape[-2]:
-            self._rooms = (_with_room(self.keys, key_states, end), _with_room(self.values, value_states, end))
-        for room, new in zip(self._rooms, (key_states, value_states), strict=True):
+        rooms = self._rooms
+        if rooms is None or end > rooms[0].shape[-2] or not _lies_in(self.keys, rooms[0]):
+            rooms = _with_room(self.keys, key_states, end), _with_room(self.values, value_states, end)
+        for room, new in zip(rooms, (key_states, value_states), strict=True):
             room[..., length:end, :] = new
-        self.keys, self.values = (room[..., :end, :] for room in self._rooms)
+        self._rooms, (self.keys, self.values) = rooms, (room[..., :end, :] for room in rooms)
         return self.keys, self.values
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Go on with these rows alone."""
-        super().batch_select_indices(indices)
-        self._rooms = None
 
 
 def decoding_cache() -> Cache:
     """An empty cache of such layers."""
     return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+def _lies_in(held: Tensor | None, room: Tensor) -> bool:
+    """Whether `held` is the beginning of the buffer; rows that were selected or repeated are held elsewhere."""
+    return held is not None and held.data_ptr() == room.data_ptr()
 
 
 def _with_room(held: Tensor | None, new: Tensor, end: int) -> Tensor:

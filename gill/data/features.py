@@ -78,14 +78,11 @@ class FeatureStore:
                 "run scripts/extract_img_features.py again"
             )
         number, row = self._places[name]
-        if number not in self._maps:
-            self._maps[number] = np.load(self._shards[number].with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        return torch.from_numpy(self._maps[number][row].astype(np.float32))
+        return torch.from_numpy(self._mapped(number)[row].astype(np.float32))
 
     def shards(self) -> Iterator[np.ndarray]:
         """float[n, F] of one shard after the other, mapped, in the order they were written."""
-        for shard in self._shards:
-            yield np.load(shard.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        yield from map(self._mapped, range(len(self._shards)))
 
     def check_tower(self, vision: str) -> None:
         """Refuse to feed features of one tower to a model of another.
@@ -95,6 +92,11 @@ class FeatureStore:
         """
         if self.card.vision != vision:
             raise ConfigError(f"{self.folder} holds features of {self.card.vision!r}, the model reads {vision!r}")
+
+    def _mapped(self, number: int) -> np.ndarray:
+        if number not in self._maps:
+            self._maps[number] = np.load(self._shards[number].with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
+        return self._maps[number]
 
 
 class FeatureWriter:

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-from torch import Tensor
 
 from gill.models.gill import GillModel, GillTokenizer
 from gill.models.gill.decoding import Decoder
 from gill.models.gill.prompts import Prompts
 from gill.models.gill.replies import Endings
 from gill.types import GenerationOptions
-from scripts.benchmarks.measure import BenchmarkError
+from scripts.benchmarks.measure import BenchmarkError, print_bars
 from scripts.benchmarks.setting import FIRST_WORD, FULL, TINY, Sizes, build_model
 
 BARS = {"decode_ratio": 10.0, "batch_ratio": 5.0}
@@ -86,7 +85,7 @@ def decoding_bench(is_tiny: bool = False) -> dict[str, float]:
         "batch_ratio": alone / together,
         "batch_seconds": together,
     }
-    _print_bars(results)
+    print_bars(results, BARS)
     return results
 
 
@@ -118,11 +117,7 @@ def plain_decode(model: GillModel, prompt: Sequence[int], num_words: int) -> lis
 
 
 def _prompts(sizes: Sizes, lengths: Sequence[int]) -> list[list[int]]:
-    return [_random_ids(sizes, length).tolist() for length in lengths]
-
-
-def _random_ids(sizes: Sizes, length: int) -> Tensor:
-    return torch.randint(FIRST_WORD, sizes.num_words, (length,))
+    return [torch.randint(FIRST_WORD, sizes.num_words, (length,)).tolist() for length in lengths]
 
 
 def _compare(
@@ -143,8 +138,3 @@ def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
-
-
-def _print_bars(results: dict[str, float]) -> None:
-    for name, bar in BARS.items():
-        print(f"{name:32}{results[name]:6.2f}  (>= {bar:g}: {'yes' if results[name] >= bar else 'NO'})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,6 +50,12 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(_M_MMAP_MAX, 0)
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def print_bars(results: Mapping[str, float], bars: Mapping[str, float]) -> None:
+    """Each promised number beside what was measured."""
+    for name, bar in bars.items():
+        print(f"{name:32}{results[name]:6.2f}  (>= {bar:g}: {'yes' if results[name] >= bar else 'NO'})")
 
 
 def cpu_seconds(run: Callable[[], object]) -> float:

@@ -19,7 +19,15 @@ from gill.config import Recipe
 from gill.data import Share
 from gill.training import build_optimizer, forward_backward, update
 from gill.types import Batch
-from scripts.benchmarks.measure import BenchmarkError, Product, count_flops, cpu_seconds, matmul_rate, saved_bytes
+from scripts.benchmarks.measure import (
+    BenchmarkError,
+    Product,
+    count_flops,
+    cpu_seconds,
+    matmul_rate,
+    print_bars,
+    saved_bytes,
+)
 from scripts.benchmarks.plain_step import PlainGill, build_plain_optimizer, plain_step
 from scripts.benchmarks.setting import FULL, TINY, Setting, Sizes, build_setting
 
@@ -61,7 +69,7 @@ def training_bench(is_tiny: bool = False) -> dict[str, float]:
     _print_table(seconds, results)
     if is_tiny:
         return results
-    _print_bars(results)
+    print_bars(results, BARS)
     if results["plain_share_of_peak"] < MIN_PLAIN_SHARE:
         raise BenchmarkError(
             f"the plain step ran at {results['plain_share_of_peak']:.0%} of the matmul rate, {MIN_PLAIN_SHARE:.0%} is "
@@ -180,11 +188,6 @@ def _print_table(seconds: Mapping[str, float], results: Mapping[str, float]) -> 
         tflop = results[f"{name}_tflop"]
         print(f"{name:20}{tflop:8.3f}{median:9.2f}{1000 * tflop / median:9.0f}{seconds[PLAIN] / median:7.2f}")
     print(f"{'matmul alone':20}{'':8}{'':9}{results['matmul_gflops']:9.0f}")
-
-
-def _print_bars(results: Mapping[str, float]) -> None:
-    for name, bar in BARS.items():
-        print(f"{name:32}{results[name]:6.2f}  (>= {bar:g}: {'yes' if results[name] >= bar else 'NO'})")
 
 
 def _say(message: str) -> None:
