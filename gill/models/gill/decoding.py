@@ -14,11 +14,13 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from gill.backbones import decoding_cache
 from gill.errors import GenerationError
 from gill.models.gill.model import GillModel
-from gill.models.gill.prompts import Prompts
+from gill.models.gill.packing import pack
+from gill.models.gill.prompts import Prompts, rows_of
 from gill.models.gill.replies import Emission, Endings
 from gill.sampling import choose_tokens
 from gill.types import GenerationOptions
@@ -43,14 +45,10 @@ class Memory:
 
     def read(self) -> list[Tensor]:
         """Read what was added in one pass: float[n, D] last hidden states of the n new ids of each row."""
-        counts = torch.tensor([len(ids) for ids in self.unread])
-        width = int(counts.max())
-        padded = torch.tensor([[*ids, *(0,) * (width - len(ids))] for ids in self.unread])
-        is_new_BN = torch.arange(width) < counts[:, None]
-        states_BND = self._run(padded.to(self.model.device), is_new_BN.to(self.model.device))
-        found = [states[: len(ids)] for states, ids in zip(states_BND, self.unread, strict=True)]
+        is_beginning = self.is_real_BS.shape[1] == 0 and len(self.unread) > 1
+        found = self._read_prompts() if is_beginning else self._read_more()
         self._last_BD = torch.stack(
-            [new[-1] if len(new) else old for new, old in zip(found, self._last_BD.to(states_BND), strict=True)]
+            [new[-1] if len(new) else old.to(new) for new, old in zip(found, self._last_BD, strict=True)]
         )
         self.unread = [()] * len(found)
         return found
@@ -67,6 +65,27 @@ class Memory:
         self.cache.batch_select_indices(rows)
         self.is_real_BS, self._last_BD, self.unread = self.is_real_BS[rows], last_BD[rows], [()] * len(rows)
 
+    def _read_prompts(self) -> list[Tensor]:
+        """Read what comes first, several rows side by side so that hardly a pad is computed, then spread the memory."""
+        rows = rows_of(self.unread)
+        grid = pack(rows, self.model.vocabulary.num_words, splits=False)[1].to(self.model.device)
+        packed = DynamicCache()
+        states_SD = self.model.run(grid, self.model.embed(grid.ids, self.visual), [grid], packed)
+        counts = torch.bincount(rows.rows, minlength=len(self.unread))
+        self.is_real_BS = (torch.arange(int(counts.max())) < counts[:, None]).to(self.model.device)
+        for number, layer in enumerate(packed.layers):
+            keys, values = (_spread(kept, grid.cells, self.is_real_BS) for kept in (layer.keys, layer.values))
+            self.cache.update(keys, values, number)
+        return list(states_SD.split(counts.tolist()))
+
+    def _read_more(self) -> list[Tensor]:
+        counts = torch.tensor([len(ids) for ids in self.unread])
+        width = int(counts.max())
+        padded = torch.tensor([[*ids, *(0,) * (width - len(ids))] for ids in self.unread])
+        is_new_BN = torch.arange(width) < counts[:, None]
+        states_BND = self._run(padded.to(self.model.device), is_new_BN.to(self.model.device))
+        return [states[:count] for states, count in zip(states_BND, counts.tolist(), strict=True)]
+
     def _run(self, ids_BN: Tensor, is_new_BN: Tensor) -> Tensor:
         past = self.is_real_BS.shape[1]
         self.is_real_BS = torch.cat([self.is_real_BS, is_new_BN], dim=1)
@@ -77,6 +96,14 @@ class Memory:
         mask_BNS = torch.zeros(sees_BNS.shape, dtype=embeddings_BND.dtype, device=ids_BN.device)
         mask_BNS.masked_fill_(~sees_BNS, torch.finfo(mask_BNS.dtype).min)
         return self.model.language.hidden_states(embeddings_BND, positions_BN, mask_BNS[:, None], self.cache)
+
+
+def _spread(packed_GHWd: Tensor, cells_S: Tensor, is_real_BN: Tensor) -> Tensor:
+    """Keys or values of positions that share lines -> float[B, H, N, d], one row a line, zeros where nothing is."""
+    of_positions = packed_GHWd.transpose(1, 2).flatten(0, 1)[cells_S]
+    spread_BNHd = of_positions.new_zeros(*is_real_BN.shape, *of_positions.shape[1:])
+    spread_BNHd[is_real_BN] = of_positions
+    return spread_BNHd.transpose(1, 2)
 
 
 class Decoder:

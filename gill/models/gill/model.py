@@ -161,9 +161,9 @@ class GillModel(nn.Module):
         if frozen is not None:
             cache, keys = DynamicCache(), [frozen.to(self.device)]
             with torch.no_grad():
-                frozen_hidden = self._run(keys[0], self.language.embed(keys[0].ids), keys, cache)
+                frozen_hidden = self.run(keys[0], self.language.embed(keys[0].ids), keys, cache)
         live = live.to(self.device)
-        live_hidden = self._run(live, self.embed(live.ids, visual), [*keys, live], cache)
+        live_hidden = self.run(live, self.embed(live.ids, visual), [*keys, live], cache)
         return Hidden(frozen_hidden, live_hidden, is_live, index)
 
     def _nothing_hidden(self) -> Hidden:
@@ -171,7 +171,13 @@ class GillModel(nn.Module):
         index = torch.zeros(0, dtype=torch.long)
         return Hidden(states, states, index.bool(), index)
 
-    def _run(self, grid: Grid, embeddings: Tensor, keys: list[Grid], cache: DynamicCache | None) -> Tensor:
+    def run(self, grid: Grid, embeddings: Tensor, keys: list[Grid], cache: DynamicCache | None) -> Tensor:
+        """float[n, D] last hidden states of the n positions on a grid, in the order of its places.
+
+        Args:
+            embeddings: float[G, W, D] of the grid. keys: the grids it attends to, itself the last one.
+            cache: holds the keys and values of the grids before, and gets those of this one.
+        """
         mask = attention_mask(grid, keys, embeddings.dtype)
         states = self.language.hidden_states(embeddings, grid.positions, mask, cache)
         return states.flatten(0, 1)[grid.cells]

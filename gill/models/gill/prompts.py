@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -50,12 +50,18 @@ class Prompts:
 
     def token_rows(self) -> TokenRows:
         """One row a prompt; texts are labelled."""
-        lengths = torch.tensor([len(row) for row in self.ids])
-        ids = torch.tensor([token for row in self.ids for token in row])
+        rows = rows_of(self.ids)
         is_text = torch.tensor([flag for row in self.is_text for flag in row])
-        rows = torch.arange(len(lengths)).repeat_interleave(lengths)
-        positions = torch.arange(len(ids)) - (lengths.cumsum(0) - lengths)[rows]
-        return TokenRows(ids, ids.where(is_text, IGNORED_LABEL), rows, positions)
+        return replace(rows, labels=rows.ids.where(is_text, IGNORED_LABEL))
+
+
+def rows_of(ids: Sequence[Sequence[int]]) -> TokenRows:
+    """Rows of these ids without labels."""
+    lengths = torch.tensor([len(row) for row in ids])
+    flat = torch.tensor([token for row in ids for token in row])
+    rows = torch.arange(len(lengths)).repeat_interleave(lengths)
+    positions = torch.arange(len(flat)) - (lengths.cumsum(0) - lengths)[rows]
+    return TokenRows(flat, torch.full_like(flat, IGNORED_LABEL), rows, positions)
 
 
 class PromptLayout:

@@ -4,6 +4,7 @@ The originals cannot do this: an image on the last step raises, in a batch [IMG1
 cannot be padded, the whole text is read again for each word, and decoding goes on after the end of sequence.
 """
 
+import math
 from dataclasses import replace
 from random import Random
 
@@ -90,9 +91,8 @@ def test_an_image_on_the_last_step_has_its_states(num_words: int) -> None:
     assert len(said.hidden) == len(said.ids)
 
 
-def test_the_text_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The originals read prompt and reply again for each word: 24 + 25 + ... + 31 positions here."""
-    generator = tiny_generator()
+def passes_of(generator: GillGenerator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Fills with the (lines, columns) of each pass of the language model."""
     seen: list[tuple[int, ...]] = []
     network = generator.model.language.hidden_states
 
@@ -101,10 +101,28 @@ def test_the_text_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         return network(embeddings, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(generator.model.language, "hidden_states", count)
-    prompt = [Segment(text="x" * 23)]
-    said = generator.decode([prompt, prompt], replace(GREEDY, max_num_images=0), [0, 0])
-    assert [len(row.ids) for row in said] == [NUM_WORDS, NUM_WORDS]
-    assert seen == [(2, 24)] + [(2, 1)] * (NUM_WORDS - 1), "the last word is not read: nothing follows it"
+    return seen
+
+
+@pytest.mark.parametrize("num_rows", [1, 2])
+def test_the_text_is_read_once(num_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The originals read prompt and reply again for each word: 24 + 25 + ... + 31 positions here."""
+    generator = tiny_generator()
+    seen = passes_of(generator, monkeypatch)
+    prompts = [[Segment(text="x" * 23)]] * num_rows
+    said = generator.decode(prompts, replace(GREEDY, max_num_images=0), [0] * num_rows)
+    assert [len(row.ids) for row in said] == [NUM_WORDS] * num_rows
+    assert math.prod(seen[0]) == 24 * num_rows
+    assert seen[1:] == [(num_rows, 1)] * (NUM_WORDS - 1), "the last word is not read: nothing follows it"
+
+
+def test_prompts_of_mixed_lengths_are_read_without_pads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Side by side, so that a long one does not lengthen the others: padded to it these would be 16 x 64 positions."""
+    generator = tiny_generator()
+    seen = passes_of(generator, monkeypatch)
+    lengths = [16 + 48 * number // 15 for number in range(16)]
+    generator.decode([[Segment(text="x" * (length - 1))] for length in lengths], GREEDY, range(16))
+    assert sum(lengths) <= math.prod(seen[0]) < 1.1 * sum(lengths)
 
 
 def test_sampled_words_depend_on_the_seed_and_not_on_the_batch() -> None:
