@@ -150,7 +150,7 @@ def _merge(parts: Sequence[_Found]) -> Validation:
     if text is not None and image is not None:
         scores |= retrieval_recalls(text, image)
     if pairs:
-        scores |= bleu_scores(*zip(*pairs, strict=True))
+        scores |= bleu_scores([said for said, _ in pairs], [[true] for _, true in pairs])
     rows = {number: own for part in parts for number, own in part.rows.items()}
     ordered = [row for number in numbers for row in rows[number]]
     return Validation(scores, ordered, text, image, joined("conditioning"), pairs)

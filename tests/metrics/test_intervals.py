@@ -1,0 +1,50 @@
+"""Bootstrap intervals against the normal distribution's, on values worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from gill.errors import DataError, ShapeError
+from gill.metrics import bootstrap_interval, estimate_mean, paired_difference
+
+
+def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
+    values = torch.tensor([0.0] * 60 + [1.0] * 40)
+    low, high = bootstrap_interval(lambda places: float(values[places].mean()), 100, num_resamples=2000)
+    # The mean is .4 and its standard error sqrt(.4 x .6 / 100) = .049, so 95 % lie within .304 and .496.
+    assert low == pytest.approx(0.304, abs=0.015) and high == pytest.approx(0.496, abs=0.015)
+    assert bootstrap_interval(lambda places: 0.7, 5, num_resamples=10) == pytest.approx((0.7, 0.7))
+
+
+def test_seeds_share_their_items() -> None:
+    items = torch.tensor([0.0] * 60 + [1.0] * 40)
+    alone, thrice = estimate_mean(items, 2000), estimate_mean(items.repeat(3, 1), 2000)
+    # The same items under three seeds tell no more about items than under one: the interval is that of 100, not of 300.
+    assert (thrice.low, thrice.high) == pytest.approx((alone.low, alone.high))
+    assert alone.low == pytest.approx(0.304, abs=0.015) and alone.high == pytest.approx(0.496, abs=0.015)
+    assert (thrice.mean, thrice.seed_deviation) == pytest.approx((0.4, 0))
+    assert (thrice.num_items, thrice.num_seeds) == (100, 3)
+    assert math.isnan(alone.seed_deviation)
+
+
+def test_the_spread_of_seeds_is_that_of_their_means() -> None:
+    found = estimate_mean(torch.tensor([[0.0, 0.2], [0.2, 0.4], [0.4, 0.6]]), 50)
+    assert found.mean == pytest.approx(0.3) and found.seed_deviation == pytest.approx(0.2)  # of .1, .3, .5
+
+
+def test_a_paired_difference_forgets_what_makes_items_hard() -> None:
+    hardness = torch.linspace(0, 1, 200).repeat(3, 1)
+    found = paired_difference(hardness + 0.1, hardness)
+    assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
+    assert paired_difference(hardness + 0.1, hardness[0]).mean == pytest.approx(0.1)  # against an untrained system
+    assert estimate_mean(hardness).high - estimate_mean(hardness).low > 0.07  # sd .29 of 200: 2 x 1.96 x .0205 = .08
+
+
+def test_values_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(DataError, match="not finite"):
+        estimate_mean(torch.tensor([0.0, math.nan]))
+    with pytest.raises(ShapeError, match="share items"):
+        paired_difference(torch.zeros(3, 4), torch.zeros(3, 5))
+    with pytest.raises(ShapeError, match="one value an item"):
+        estimate_mean(torch.zeros(0))
