@@ -1,0 +1,228 @@
+"""Who answers: a GILL, the frozen diffusion model alone, a frozen CLIP, or chance.
+
+Shape legend: N = questions or pictures, E = width of a system's retrieval space.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from evals.harness.clip import DEFAULT_CLIP, Clip
+from evals.harness.items import Item, pictures_alone, texts_alone
+from gill import load_gill
+from gill.backbones import DiffusionDrawer, load_drawer, tiny_drawer
+from gill.config import require_known
+from gill.errors import ConfigError
+from gill.models.gill import read_trained
+from gill.types import GenerationOptions, ImageOutput
+
+DEFAULT_DIFFUSION = "runwayml/stable-diffusion-v1-5"
+MAX_CAPTION_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a system is set up and how it draws; what a run's manifest tells of it.
+
+    Attributes:
+        model: folder of a GILL, or name of a diffusion model or CLIP; the empty name takes the papers' own.
+        steps, guidance_scale: of the diffusion model; None takes its own.
+        repeats_bos: every text of a prompt begins with its own beginning of sequence, as FROMAGe's evaluation has it.
+    """
+
+    system: str
+    model: str
+    steps: int | None = None
+    guidance_scale: float | None = None
+    repeats_bos: bool = False
+
+
+class System:
+    """Answers questions whose pictures are opened; each kind of answer is refused unless a system gives it."""
+
+    name = "system"
+
+    def draw(self, items: Sequence[Item], seeds: Sequence[int]) -> list[Image.Image | None]:
+        """A picture for each question, from its own seed; None where a safety checker withheld it."""
+        raise ConfigError(f"--system {self.name} does not draw; use gill, diffusion or chance")
+
+    def embed(self, items: Sequence[Item], seeds: Sequence[int]) -> Tensor:
+        """float[N, E] unit rows on the host: what a question asks for, or what a gallery picture shows."""
+        raise ConfigError(f"--system {self.name} does not retrieve; use gill, clip or chance")
+
+    def describe(self, items: Sequence[Item]) -> list[str]:
+        """A text for each question."""
+        raise ConfigError(f"--system {self.name} does not write; use gill")
+
+    def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+        """A score for each candidate of each question, greater is better.
+
+        Args:
+            is_shifted: tokens are scored after what stands before them; otherwise, as FROMAGe published, after
+                themselves.
+        """
+        raise ConfigError(f"--system {self.name} does not rate answers; use gill or chance")
+
+
+class GillSystem(System):
+    """A trained GILL or FROMAGe, ours or a released one."""
+
+    name = "gill"
+
+    def __init__(self, settings: Settings) -> None:
+        self.generator = load_gill(settings.model, load_ret_embs=False).generator
+        self.settings = settings
+
+    def draw(self, items: Sequence[Item], seeds: Sequence[int]) -> list[Image.Image | None]:
+        """The picture of an image that is forced right after the prompt.
+
+        Raises:
+            ConfigError: the model does not draw.
+        """
+        if self.generator.images.drawer is None:
+            raise ConfigError(f"{self.settings.model} has no diffusion model; only retrieval tasks suit it")
+        options = GenerationOptions(
+            num_words=1,
+            force_image=True,
+            num_retrieved=0,
+            guidance_scale=self.settings.guidance_scale,
+            num_inference_steps=self.settings.steps,
+            repeats_bos=self.settings.repeats_bos,
+        )
+        replies = self.generator.generate_batch([item.prompt for item in items], options, seeds)
+        outputs = [next(part for part in reply if isinstance(part, ImageOutput)) for reply in replies]
+        return [output.generated[0].image if output.generated else None for output in outputs]
+
+    def embed(self, items: Sequence[Item], seeds: Sequence[int]) -> Tensor:
+        """Questions by the retrieval head of [IMG], pictures by the retrieval head of pictures."""
+        if items[0].is_question:
+            return self.generator.conditioning_of(
+                [item.prompt for item in items], self.settings.repeats_bos
+            ).queries.cpu()
+        pictures = [picture for item in items for picture in pictures_alone(item.prompt)]
+        with torch.no_grad():
+            features = torch.stack(self.generator.layout.features(pictures))
+            return self.generator.model.retrieval_heads.embed_image(features).float().cpu()
+
+    def describe(self, items: Sequence[Item]) -> list[str]:
+        """Greedy captions, no images among the words."""
+        options = GenerationOptions(num_words=MAX_CAPTION_TOKENS, max_num_images=0)
+        replies = self.generator.generate_batch([item.prompt for item in items], options, [0] * len(items))
+        return ["".join(part for part in reply if isinstance(part, str)).strip() for reply in replies]
+
+
+class DiffusionSystem(System):
+    """The frozen diffusion model alone: it reads a prompt's texts through its own text window."""
+
+    name = "diffusion"
+
+    def __init__(self, settings: Settings) -> None:
+        self.drawer, self.settings = _load_drawer(settings.model or DEFAULT_DIFFUSION), settings
+
+    def draw(self, items: Sequence[Item], seeds: Sequence[int]) -> list[Image.Image | None]:
+        """Drawn from the texts; pictures of the prompt go unseen, and a long text loses its end."""
+        sequences = self.drawer.encode([texts_alone(item.prompt) for item in items])
+        return self.drawer.draw(sequences, seeds, self.settings.steps, self.settings.guidance_scale)
+
+
+class ClipSystem(System):
+    """A frozen CLIP: a question is the mean of the unit rows of its texts, read as one, and of its pictures."""
+
+    name = "clip"
+
+    def __init__(self, settings: Settings) -> None:
+        self.clip = Clip(settings.model or DEFAULT_CLIP, pick_device())
+
+    def embed(self, items: Sequence[Item], seeds: Sequence[int]) -> Tensor:
+        """Unit rows; a long text loses its end."""
+        return F.normalize(torch.stack([self._embed(item) for item in items]), dim=-1)
+
+    def _embed(self, item: Item) -> Tensor:
+        texts, pictures = texts_alone(item.prompt), pictures_alone(item.prompt)
+        rows = [self.clip.embed_texts([texts])] if texts else []
+        return torch.cat([*rows, *([self.clip.embed_pictures(pictures)] if pictures else [])]).mean(0)
+
+
+class ChanceSystem(System):
+    """Answers that know nothing of the question: some true picture of the data, random rows, random scores."""
+
+    name = "chance"
+    width = 64
+
+    def __init__(self, settings: Settings, pictures: Callable[[int], Image.Image]) -> None:
+        self.pictures = pictures
+
+    def draw(self, items: Sequence[Item], seeds: Sequence[int]) -> list[Image.Image | None]:
+        """A picture of the data that is drawn by lot."""
+        return [self.pictures(seed) for seed in seeds]
+
+    def embed(self, items: Sequence[Item], seeds: Sequence[int]) -> Tensor:
+        """Random directions."""
+        return F.normalize(torch.stack([_noise(seed, self.width) for seed in seeds]), dim=-1)
+
+    def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+        """Random scores, from the question's own name."""
+        return [_noise(_number(item.id), len(item.candidates)).tolist() for item in items]
+
+
+SYSTEMS = ("chance", "clip", "diffusion", "gill")
+
+
+def load_system(settings: Settings, pictures: Callable[[int], Image.Image]) -> System:
+    """The system that `settings` name.
+
+    Args:
+        pictures: some true picture of the data for any number; what chance draws.
+
+    Raises:
+        UnknownNameError: no such system. CheckpointError, ConfigError: it cannot be loaded.
+    """
+    require_known("system", settings.system, SYSTEMS)
+    if settings.system == "chance":
+        return ChanceSystem(settings, pictures)
+    kinds: dict[str, Callable[[Settings], System]] = {
+        "gill": GillSystem,
+        "diffusion": DiffusionSystem,
+        "clip": ClipSystem,
+    }
+    return kinds[settings.system](settings)
+
+
+def fingerprint_of(settings: Settings) -> str:
+    """Of a GILL's trained weights, so that a retrained model does not continue another one's answers."""
+    if settings.system != "gill":
+        return ""
+    source = read_trained(Path(settings.model)).source
+    files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def pick_device() -> str:
+    """An accelerator where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _load_drawer(name: str) -> DiffusionDrawer:
+    if name == "tiny":
+        return tiny_drawer()
+    device = pick_device()
+    return load_drawer(name, device, torch.float16 if device == "cuda" else torch.float32)
+
+
+def _noise(seed: int, count: int) -> Tensor:
+    return torch.randn(count, generator=torch.Generator().manual_seed(seed))
+
+
+def _number(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")

@@ -1,0 +1,104 @@
+"""What can be evaluated: tasks by name, and how the two protocols differ in each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from evals.harness import visdial, vist
+from evals.harness.items import Read
+from gill.config import require_known
+
+PROTOCOLS = ("corrected", "paper")
+DRAWING, RETRIEVAL, RANKING, CAPTIONING = "drawing", "retrieval", "ranking", "captioning"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task of the papers.
+
+    Attributes:
+        answer: what a system gives: DRAWING, RETRIEVAL, RANKING or CAPTIONING.
+        contexts: what may be shown of a question; the last one is the papers' main one.
+        squashes_in_paper: the published protocol squashes pictures to 224 x 224.
+        repeats_bos_in_paper: it begins every text of a prompt anew.
+        differences: what "paper" does that "corrected" does not, a sentence each.
+    """
+
+    name: str
+    answer: str
+    read: Read
+    contexts: tuple[str, ...]
+    about: str
+    squashes_in_paper: bool = False
+    repeats_bos_in_paper: bool = False
+    differences: tuple[str, ...] = ()
+
+
+_IN_FILE_ORDER = "the texts of a story stand in the order of the file, whatever order the worker arranged"
+_SQUASHED = "pictures of VIST are squashed to 224 x 224, those that are shown and those that scores compare with"
+_SURVIVOR = "of stories that share their last picture only the last one's drawing survives, and is scored for each"
+
+TASKS = {
+    task.name: task
+    for task in (
+        Task(
+            "vist-generation",
+            DRAWING,
+            vist.read_generation,
+            ("1cap", "2cap1img", "5cap", "5cap4img"),
+            "draw a story's last picture from its texts and earlier pictures (GILL, table 1 and figure 6)",
+            squashes_in_paper=True,
+            differences=(_IN_FILE_ORDER, _SQUASHED, _SURVIVOR),
+        ),
+        Task(
+            "visdial-generation",
+            DRAWING,
+            visdial.read_generation,
+            visdial.CONTEXTS,
+            "draw the picture a dialogue is about after 1, 5 or 10 rounds (GILL, table 2)",
+        ),
+        Task(
+            "vist-retrieval",
+            RETRIEVAL,
+            vist.read_retrieval,
+            ("1cap", "5cap", "5cap4img"),
+            "find a story's last picture among those of all stories (FROMAGe, table 1; GILL, table 5)",
+            squashes_in_paper=True,
+            repeats_bos_in_paper=True,
+            differences=(_IN_FILE_ORDER, _SQUASHED, "every text begins with its own beginning of sequence"),
+        ),
+        Task(
+            "visdial-retrieval",
+            RETRIEVAL,
+            visdial.read_retrieval,
+            visdial.CONTEXTS,
+            "find the picture a dialogue is about, and the dialogue of a picture (FROMAGe, table 3)",
+            differences=(
+                "the number called text-to-image ranks the dialogues of each picture",
+                "a dialogue stands in one line, with a full stop behind every answer",
+            ),
+        ),
+    )
+}
+
+
+def find_task(name: str) -> Task:
+    """A task by name.
+
+    Raises:
+        UnknownNameError: no such task; the message names the nearest.
+    """
+    require_known("task", name, TASKS)
+    return TASKS[name]
+
+
+def check_context(task: Task, context: str | None) -> str:
+    """The context that was asked for, or the task's main one.
+
+    Raises:
+        UnknownNameError: the task has no such context.
+    """
+    if context is None:
+        return task.contexts[-1]
+    require_known(f"context of {task.name}", context, task.contexts)
+    return context
