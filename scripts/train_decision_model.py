@@ -30,10 +30,7 @@ from torch import Tensor
 
 from gill.flatland.writer import write_text
 from gill.models.gill import (
-    GillModel,
-    GillTokenizer,
-    load_released_model,
-    load_saved,
+    load_trained,
     save_decision,
     write_decision,
 )
@@ -42,8 +39,6 @@ from scripts.decision.head import HeadRecipe, check_split, split_prompts, train_
 from scripts.decision.report import PUBLISHED, draw_reliability, in_words, measure
 from scripts.decision.states import stored_states
 from scripts.decision.votes import AGREED, GENERATE, SAME, read_decisions
-
-RELEASED_ARGS = "model_args.json"
 
 
 def main(words: list[str] | None = None) -> int:
@@ -58,7 +53,7 @@ def _train(options: argparse.Namespace) -> str:
     label_N = torch.tensor([int(row.cells[AGREED] != GENERATE) for row in rows], dtype=torch.long)
     split = split_prompts(prompts, options.seed, options.train_rows)
     check_split(split, label_N)
-    model, tokenizer = _load(options.model)
+    model, tokenizer = load_trained(options.model, "cuda" if torch.cuda.is_available() else "cpu")
     state_ND = stored_states(model, tokenizer, prompts, options.work)
     recipe = HeadRecipe(options.lr, options.steps, options.patience, not options.unbalanced, options.seed)
     head, losses = train_head(state_ND, label_N, split, recipe)
@@ -84,12 +79,6 @@ def _train(options: argparse.Namespace) -> str:
 def _write_report(work: Path, report: dict[str, Any], probability_N2: Tensor, true_N: Tensor) -> None:
     write_text(work / "report.json", json.dumps(report, indent=2) + "\n")
     draw_reliability(work / "reliability.png", probability_N2, true_N)
-
-
-def _load(folder: Path) -> tuple[GillModel, GillTokenizer]:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    is_released = (folder / RELEASED_ARGS).is_file()
-    return load_released_model(folder, device) if is_released else load_saved(folder, device)
 
 
 def _parse(words: list[str] | None) -> argparse.Namespace:

@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from gill.data import FeatureStore, FeatureWriter, StoreCard, TargetFolder, find_image, open_image, target_path
 from gill.errors import CheckpointError, DataError, GillError
 from gill.mappers import DecisionHead
-from gill.models.gill import load_saved, read_decision, read_released, save_model
+from gill.models.gill import load_trained, read_decision, read_released, save_model
 from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.trained import read_trained
 from tests.models.gill.tiny_gill import tiny_model
@@ -144,7 +144,7 @@ def saved_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_malformed_safetensors_are_refused_by_every_reader(kind: str, saved_model: Path, tmp_path: Path) -> None:
     (tmp_path / "model.json").write_bytes((saved_model / "model.json").read_bytes())
     (tmp_path / "weights.safetensors").write_bytes(MALFORMED[kind])
-    for reader in (load_saved, read_trained):
+    for reader in (load_trained, read_trained):
         with pytest.raises(CheckpointError, match=r"weights\.safetensors"):
             reader(tmp_path)
     rows = torch.zeros(4, 8)

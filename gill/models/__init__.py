@@ -9,7 +9,7 @@ from gill.config import require_known
 from gill.types import Family
 
 _FAMILIES = {"gill": "gill.models.gill"}
-_LOADERS = {"load_gill": "gill.models.gill", "load_fromage": "gill.models.gill"}
+_OFFERED = dict.fromkeys(("Fromage", "Gill", "load_fromage", "load_gill"), "gill.models.gill")
 
 
 def find_family(name: str) -> Family:
@@ -34,7 +34,7 @@ def find_preset_family(preset: str) -> Family:
 
 
 def __getattr__(name: str) -> Any:
-    """`load_gill` and `load_fromage`, which bring their libraries with them."""
-    if name not in _LOADERS:
+    """The families' classes and loaders, which bring their libraries with them."""
+    if name not in _OFFERED:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_LOADERS[name]), name)
+    return getattr(importlib.import_module(_OFFERED[name]), name)

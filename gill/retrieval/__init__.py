@@ -4,13 +4,14 @@ from gill.retrieval.addresses import AddressPolicy, is_public
 from gill.retrieval.fetch import PictureFetcher
 from gill.retrieval.importing import ReleasedEmbeddings, import_released, read_released_embeddings
 from gill.retrieval.index import BACKENDS, RetrievalIndex
-from gill.retrieval.layout import DTYPES, IndexCard, fingerprint, is_storable
+from gill.retrieval.layout import DTYPES, MANIFEST_NAME, IndexCard, fingerprint, is_storable
 from gill.retrieval.pictures import FetchLimits
 from gill.retrieval.writing import IndexWriter
 
 __all__ = [
     "BACKENDS",
     "DTYPES",
+    "MANIFEST_NAME",
     "AddressPolicy",
     "FetchLimits",
     "IndexCard",

@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from gill.backbones import tiny_drawer
 from gill.flatland.writer import parts
 from gill.metrics import macro_scores
-from gill.models.gill import find_preset, load_decision, load_model, load_saved, read_decision, save_model
+from gill.models.gill import find_preset, load_decision, load_model, load_trained, read_decision, save_model
 from gill.models.gill.sequence import text_rows
 from gill.types import Batch, CaptionRecord, Sample
 from scripts import generate_sd_p2_images
@@ -217,7 +217,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_states_are_those_of_training(model_folder: Path) -> None:
-    model, tokenizer = load_saved(model_folder)
+    model, tokenizer = load_trained(model_folder)
     prompts = ["a cat", "a very big dog", "x"]
     texts = [torch.tensor([tokenizer.bos_id, *tokenizer.words(prompt)]) for prompt in prompts]
     image = torch.zeros(model.retrieval_heads.image.in_features)
@@ -243,7 +243,7 @@ def test_the_whole_road_writes_a_head_that_loads(model_folder: Path, tmp_path: P
     assert report["num_train"] + report["num_validation"] + report["num_generate"] + report["num_retrieve"] == 60
     assert report["f1"]["low"] <= report["f1"]["value"] <= report["f1"]["high"]
     assert (work / "reliability.png").stat().st_size > 1000
-    head = load_decision(model_folder, load_saved(model_folder)[0].img_tokens.input_rows)
+    head = load_decision(model_folder, load_trained(model_folder)[0].img_tokens.input_rows)
     states = load_file(work / "states.safetensors")["states"]
     assert states.shape == (60, head.linear.in_features)
     assert torch.equal(read_decision(released)(states), head(states))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from gill.errors import CheckpointError
-from gill.models.gill import load_saved, read_released, read_trained, save_model
+from gill.models.gill import load_trained, read_released, read_trained, save_model
 from gill.parameters import trainable_state
 from scripts.parity.recipe import make_state
 from scripts.prune_model_ckpt import main
@@ -57,9 +58,12 @@ def whole_checkpoint(folder: Path, name: str, seed: int) -> Path:
 def test_a_run_is_pruned_to_what_trains(run: Path, words: list[str], temperature: float) -> None:
     assert main([str(run), *words]) == 0
     assert {path.name for path in (run / "pruned").iterdir()} == {"weights.safetensors", "model.json"}
-    model, _ = load_saved(run / "pruned")
+    model, _ = load_trained(run / "pruned")
     assert model.logit_scale.item() == temperature
-    assert model.config == tiny_model(dtype="float32").config
+    conditioning = model.conditioning
+    assert conditioning is not None
+    sizes = {"conditioning_length": conditioning.length, "conditioning_width": conditioning.width}
+    assert model.config == replace(tiny_model(dtype="float32").config, **sizes)
 
 
 def test_an_unfinished_run_has_a_last_checkpoint(run: Path) -> None:
@@ -101,7 +105,7 @@ def test_a_whole_checkpoint_of_the_originals_is_pruned(name: str, seed: int, tmp
     assert trained.num_values == sum(tensor.numel() for tensor in wanted.values())
     rows = wanted.get("ret_input_embeddings.weight", wanted.get("model.input_embeddings.weight"))
     assert torch.equal(trained.state["img_tokens.input_rows"], rows)
-    model, tokenizer = load_saved(folder / "pruned", changes={"diffusion": "", "frozen_dtype": "float32"})
+    model, tokenizer = load_trained(folder / "pruned", changes={"diffusion": "", "frozen_dtype": "float32"})
     assert tokenizer.num_words == trained.num_words == 400
     assert model.logit_scale.item() == pytest.approx(wanted["model.logit_scale"].item())
 

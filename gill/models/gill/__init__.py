@@ -7,8 +7,6 @@ define_missing_torchvision_ops()
 from gill.models.gill.assembly import LazyDrawer, load_generator
 from gill.models.gill.checkpoint import (
     export_released,
-    load_released_model,
-    load_saved,
     load_weights,
     read_card,
     save_model,
@@ -24,11 +22,12 @@ from gill.models.gill.generator import Decoded, GillGenerator
 from gill.models.gill.illustrator import GillIllustrator
 from gill.models.gill.loading import Backbones, build, build_model, load_backbones, load_model
 from gill.models.gill.model import GillModel
+from gill.models.gill.pretrained import Pretrained, find_folder
 from gill.models.gill.reading import GillReader, ImageStates
 from gill.models.gill.released import read_decision, read_released, write_decision, write_released
 from gill.models.gill.sequence import TokenRows, Vocabulary
 from gill.models.gill.task import GillTask
-from gill.models.gill.trained import Trained, read_trained, write_trained, write_trained_as_released
+from gill.models.gill.trained import Trained, load_trained, read_trained, write_trained, write_trained_as_released
 from gill.models.gill.whitening import WHITENING_NAME
 
 FAMILY = GillFamily()
@@ -53,6 +52,7 @@ __all__ = [
     "ImageStates",
     "LazyDrawer",
     "Preset",
+    "Pretrained",
     "TokenRows",
     "Trained",
     "Turn",
@@ -63,6 +63,7 @@ __all__ = [
     "dialogue_prompt",
     "export_released",
     "few_shot_prompt",
+    "find_folder",
     "find_preset",
     "load_backbones",
     "load_decision",
@@ -71,9 +72,8 @@ __all__ = [
     "load_generator",
     "load_gill",
     "load_model",
-    "load_released_model",
-    "load_saved",
     "load_tokenizer",
+    "load_trained",
     "load_weights",
     "read_card",
     "read_decision",

@@ -7,7 +7,6 @@ cc3m*.npy and cc3m*.pkl, which are turned into one), and the pictures it names.
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
@@ -19,19 +18,16 @@ from PIL import Image
 from torch import Tensor
 
 from gill.backbones import load_drawer, tiny_drawer
-from gill.config import override
 from gill.errors import CheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill.config import GillConfig
 from gill.models.gill.decision import DECISION_WEIGHTS, load_decision
-from gill.models.gill.encoding import GillTokenizer, is_tiny, load_tokenizer, load_transform
+from gill.models.gill.encoding import is_tiny, load_transform
 from gill.models.gill.generator import GillGenerator
-from gill.models.gill.loading import build_model, load_backbones
 from gill.models.gill.model import GillModel
-from gill.models.gill.released import fit_mapper, read_decision
-from gill.models.gill.trained import Trained, read_trained
-from gill.parameters import load_trainable_state
-from gill.retrieval import PictureFetcher, RetrievalIndex, fingerprint, import_released
+from gill.models.gill.released import read_decision
+from gill.models.gill.trained import load_trained
+from gill.retrieval import MANIFEST_NAME, PictureFetcher, RetrievalIndex, fingerprint, import_released
 from gill.types import Drawer
 
 INDEX_FOLDER = "index"
@@ -66,20 +62,18 @@ def load_generator(
         MissingCheckpointError: no model there; CheckpointError: parts that do not fit together.
         ConfigError: frozen parts that cannot be loaded, or an index of another model.
     """
-    trained = read_trained(folder)
-    config = _located(override(fit_mapper(trained.config, trained.state), changes or {}), folder)
     if dtype is not None:
-        config = dataclasses.replace(config, frozen_dtype=str(dtype).removeprefix("torch."))
-    model, tokenizer = _load_model(config, trained, device, quantization)
+        changes = {**(changes or {}), "frozen_dtype": str(dtype).removeprefix("torch.")}
+    model, tokenizer = load_trained(folder, device, changes, quantization, has_targets=False)
     index = _open_index(folder, model) if has_index else None
     roots = [*image_folders, folder, folder / INDEX_FOLDER]
     return GillGenerator(
         model,
         tokenizer,
-        load_transform(config),
+        load_transform(model.config),
         index,
         None if index is None else PictureFetcher(roots, allow_network),
-        _drawer(config, device),
+        _drawer(model.config, device),
         _find_decision(folder, decision_name, model),
     )
 
@@ -112,33 +106,6 @@ class LazyDrawer:
         return self._load()
 
 
-def _located(config: GillConfig, folder: Path) -> GillConfig:
-    """Frozen parts that the settings name from another folder than this one, found above the model's."""
-    found: dict[str, Any] = {}
-    for part in ("language", "vision", "diffusion", "whitening"):
-        name = getattr(config, part)
-        above = [parent / name for parent in folder.resolve().parents if name and (parent / name).exists()]
-        found[part] = str(above[0]) if above and not Path(name).exists() else name
-    return dataclasses.replace(config, **found)
-
-
-def _load_model(
-    config: GillConfig, trained: Trained, device: torch.device | str, quantization: str
-) -> tuple[GillModel, GillTokenizer]:
-    # the text encoder makes training targets, and no answer needs it
-    without_targets = config if config.conditioning_length is None else dataclasses.replace(config, diffusion="")
-    backbones = load_backbones(without_targets, device, quantization)
-    tokenizer = load_tokenizer(config, len(backbones.language.table))
-    if tokenizer.num_words != trained.num_words:
-        raise CheckpointError(
-            f"{trained.source} was trained with a vocabulary of {trained.num_words} words, {config.language} has "
-            f"{tokenizer.num_words}; use the language model it was trained with"
-        )
-    model = build_model(without_targets, backbones, tokenizer, device)
-    load_trainable_state(model, trained.state, str(trained.source))
-    return model, tokenizer
-
-
 def _drawer(config: GillConfig, device: torch.device | str) -> Drawer | None:
     shape = (config.conditioning_length, config.conditioning_width)
     if not config.has_mapper or not config.diffusion or None in shape:
@@ -154,7 +121,7 @@ def _drawer(config: GillConfig, device: torch.device | str) -> Drawer | None:
 def _open_index(folder: Path, model: GillModel) -> RetrievalIndex | None:
     place = folder / INDEX_FOLDER
     released = sorted(path for pattern in _RELEASED_EMBEDDINGS for path in folder.glob(pattern))
-    if not place.is_dir() and released:
+    if released and not (place / MANIFEST_NAME).is_file():  # also continues an import that was stopped
         num_pictures, num_left_out = import_released(released, place)
         _log.info("%s: %d pictures imported, %d left out", place, num_pictures, num_left_out)
     if not place.is_dir():

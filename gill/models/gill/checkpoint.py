@@ -8,18 +8,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gill.config import from_dict, override, to_dict
+from gill.config import to_dict
 from gill.errors import CheckpointError, MissingCheckpointError
 from gill.models.gill.config import GillConfig
-from gill.models.gill.encoding import GillTokenizer
-from gill.models.gill.loading import load_model
 from gill.models.gill.model import GillModel
-from gill.models.gill.released import read_json, read_released, write_released
+from gill.models.gill.released import read_json, write_released
 from gill.parameters import load_trainable_state, trainable_state
 
 WEIGHTS_NAME, CONFIG_NAME = "weights.safetensors", "model.json"
@@ -44,42 +41,31 @@ def save_state(folder: Path, config: GillConfig, state: Mapping[str, Tensor], nu
     (folder / CONFIG_NAME).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
-def load_saved(
-    folder: Path, device: torch.device | str = "cpu", changes: Mapping[str, Any] | None = None
-) -> tuple[GillModel, GillTokenizer]:
-    """Build a saved model around its backbones.
-
-    Args:
-        changes: settings to replace, such as where the backbones lie or their dtype.
-
-    Raises:
-        MissingCheckpointError: a file is not there; CheckpointError: it does not fit.
-    """
-    card = read_card(folder)
-    model, tokenizer = load_model(override(from_dict(GillConfig, card["config"]), changes or {}), device)
-    if tokenizer.num_words != card["num_words"]:
-        raise CheckpointError(
-            f"{folder} was trained with a vocabulary of {card['num_words']} words, {model.config.language} has "
-            f"{tokenizer.num_words}; use the language model it was trained with"
-        )
-    load_weights(folder, model)
-    return model, tokenizer
-
-
 def load_weights(folder: Path, model: GillModel) -> None:
     """Copy saved weights into a model that is already built.
 
     Raises:
-        MissingCheckpointError, CheckpointError: as `load_saved`.
+        MissingCheckpointError: a file is not there; CheckpointError: it does not fit.
     """
-    path, state = folder / WEIGHTS_NAME, read_weights(folder)
+    copy_weights(model, read_weights(folder), str(folder / WEIGHTS_NAME))
+
+
+def copy_weights(model: GillModel, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy what trains into a model.
+
+    Args:
+        state: by our names. source: where it was read from, for messages.
+
+    Raises:
+        CheckpointError: it is of another model.
+    """
     rows = state.get("img_tokens.input_rows")
     if rows is not None and len(rows) != model.config.num_img_tokens:
         raise CheckpointError(
-            f"{path} has {len(rows)} [IMG] rows, the model has {model.config.num_img_tokens}; "
+            f"{source} has {len(rows)} [IMG] rows, the model has {model.config.num_img_tokens}; "
             f"set num_img_tokens={len(rows)} or retrain"
         )
-    load_trainable_state(model, state, str(path))
+    load_trainable_state(model, state, source)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -95,20 +81,6 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise CheckpointError(f"{path} is damaged: {error}; copy it again") from error
-
-
-def load_released_model(
-    folder: Path, device: torch.device | str = "cpu", changes: Mapping[str, Any] | None = None
-) -> tuple[GillModel, GillTokenizer]:
-    """Build the model of a released `pretrained_ckpt.pth.tar` and `model_args.json`; arguments as `load_saved`.
-
-    Raises:
-        MissingCheckpointError, CheckpointError: as `load_saved`.
-    """
-    config, state = read_released(folder)
-    model, tokenizer = load_model(override(config, changes or {}), device)
-    load_trainable_state(model, state, str(folder))
-    return model, tokenizer
 
 
 def export_released(folder: Path, model: GillModel) -> None:

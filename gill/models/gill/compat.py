@@ -6,70 +6,31 @@ full stop, scores of drawn and fetched pictures are both cosines, and the choice
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from PIL import Image
 
 from gill.errors import GenerationError
-from gill.models.gill.assembly import load_generator
 from gill.models.gill.generator import GillGenerator
-from gill.models.gill.released import DECISION_NAME
+from gill.models.gill.pretrained import CHECKPOINTS, Pretrained
 from gill.types import GenerationOptions, ImageOutput, Segment
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[3] / "checkpoints" / "gill_flatland"
 _MAX_SEED = 2**31
 
 
-def load_gill(
-    model_dir: str | Path = DEFAULT_FOLDER,
-    load_ret_embs: bool = True,
-    decision_model_fn: str | None = DECISION_NAME,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    quantization: str = "",
-    image_folders: Sequence[Path] = (),
-    allow_network: bool = False,
-    changes: Mapping[str, Any] | None = None,
-) -> Gill:
-    """Load a GILL: one of ours, a released one, or Flatland's.
-
-    Args:
-        model_dir: as `load_generator`'s folder; by default the one trained in Flatland.
-        load_ret_embs: retrieve, if the folder holds an index or released embeddings.
-        decision_model_fn: name of an original's decision head in the folder; None goes without.
-        device: None takes an accelerator where there is one.
-        dtype, quantization, image_folders, allow_network, changes: as `load_generator`.
-
-    Raises:
-        MissingCheckpointError, CheckpointError, ConfigError: as `load_generator`.
-    """
-    return Gill(
-        load_generator(
-            Path(model_dir),
-            pick_device(device),
-            dtype,
-            quantization,
-            load_ret_embs,
-            decision_model_fn,
-            image_folders,
-            allow_network,
-            changes,
-        )
-    )
-
-
-class Gill:
+class Gill(Pretrained):
     """A GILL with the original's methods; `generator` has the rest.
 
     Args:
         num_gen_images: drawn per image. num_ret_images: fetched per image.
     """
 
+    default_folder = CHECKPOINTS / "gill_flatland"
+
     def __init__(self, generator: GillGenerator, num_gen_images: int = 1, num_ret_images: int = 3) -> None:
-        self.generator = generator
+        super().__init__(generator)
         self.num_gen_images, self.num_ret_images = num_gen_images, num_ret_images
 
     def generate_for_images_and_texts(
@@ -170,6 +131,4 @@ def _as_dict(output: ImageOutput) -> dict[str, Any]:
     }
 
 
-def pick_device(device: torch.device | str | None) -> torch.device | str:
-    """The device that was asked for, else an accelerator where there is one."""
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")
+load_gill = Gill.from_pretrained  # by the original's name, with its arguments

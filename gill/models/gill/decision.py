@@ -63,15 +63,15 @@ def load_decision(folder: Path, img_rows_RD: Tensor) -> DecisionHead:
         raise CheckpointError(
             f"{path} was trained with other [IMG] rows than the model has; run scripts/train_decision_model.py again"
         )
-    return _head(path, state)
+    return _head(path, state, card.get("report") or {})
 
 
-def _head(path: Path, state: Mapping[str, Tensor]) -> DecisionHead:
+def _head(path: Path, state: Mapping[str, Tensor], report: Mapping[str, Any]) -> DecisionHead:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     width = (shapes.get("weight") or (0,))[-1]
     if shapes != {"weight": (2, width), "bias": (2,)}:
         raise CheckpointError(f"{path} holds {shapes}, wanted weight (2, D) and bias (2,); it is no decision head")
-    head = DecisionHead(width)
+    head = DecisionHead(width, report)
     head.linear.load_state_dict(dict(state))
     return head.eval()
 

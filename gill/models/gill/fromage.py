@@ -2,57 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
 
-from gill.models.gill.assembly import load_generator
-from gill.models.gill.compat import draw_seed, pick_device, segments, with_markers
-from gill.models.gill.generator import GillGenerator
+from gill.models.gill.compat import draw_seed, segments, with_markers
+from gill.models.gill.pretrained import CHECKPOINTS, Pretrained
 from gill.types import GenerationOptions, ImageOutput
 
-DEFAULT_FOLDER = Path(__file__).resolve().parents[3] / "checkpoints" / "fromage_model"
 
+class Fromage(Pretrained):
+    """A FROMAGe with the original's methods; `generator` has the rest. Without an index it answers in text alone."""
 
-def load_fromage(
-    model_dir: str | Path = DEFAULT_FOLDER,
-    device: torch.device | str | None = None,
-    dtype: torch.dtype | None = None,
-    quantization: str = "",
-    image_folders: Sequence[Path] = (),
-    allow_network: bool = False,
-    changes: Mapping[str, Any] | None = None,
-) -> Fromage:
-    """Load a FROMAGe: one of ours or a released one; without an index in its folder it answers in text alone.
-
-    Args:
-        model_dir: as `load_generator`'s folder.
-        device: None takes an accelerator where there is one.
-        dtype, quantization, image_folders, allow_network, changes: as `load_generator`.
-
-    Raises:
-        MissingCheckpointError, CheckpointError, ConfigError: as `load_generator`.
-    """
-    generator = load_generator(
-        Path(model_dir),
-        pick_device(device),
-        dtype,
-        quantization,
-        image_folders=image_folders,
-        allow_network=allow_network,
-        changes=changes,
-    )
-    return Fromage(generator)
-
-
-class Fromage:
-    """A FROMAGe with the original's methods; `generator` has the rest."""
-
-    def __init__(self, generator: GillGenerator) -> None:
-        self.generator = generator
+    default_folder = CHECKPOINTS / "fromage_model"
 
     def generate_for_images_and_texts(
         self,
@@ -106,3 +69,6 @@ class Fromage:
 
 def _pictures(output: ImageOutput) -> list[Image.Image]:
     return [picture.image for picture in output.retrieved]
+
+
+load_fromage = Fromage.from_pretrained  # by the original's name

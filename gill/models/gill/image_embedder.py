@@ -17,7 +17,7 @@ from gill.backbones import ImageTransform, VisionTower
 from gill.errors import CheckpointError
 from gill.models.gill.encoding import load_transform
 from gill.models.gill.loading import load_vision
-from gill.models.gill.trained import read_trained
+from gill.models.gill.trained import located, read_trained
 from gill.retrieval import fingerprint
 
 _WEIGHT_NAMES = ("retrieval_heads.image.weight", "retrieval_heads.image.bias")
@@ -66,5 +66,6 @@ def load_image_embedder(place: Path, device: torch.device | str = "cpu") -> tupl
     missing = [name for name in _WEIGHT_NAMES if name not in trained.state]
     if missing:
         raise CheckpointError(f"{trained.source} lacks {', '.join(missing)}; it cannot embed pictures")
-    embedder = ImageEmbedder(load_vision(trained.config, device), *(trained.state[name] for name in _WEIGHT_NAMES))
-    return embedder.to(device), load_transform(trained.config)
+    config = located(trained.config, trained.source)
+    embedder = ImageEmbedder(load_vision(config, device), *(trained.state[name] for name in _WEIGHT_NAMES))
+    return embedder.to(device), load_transform(config)

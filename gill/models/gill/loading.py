@@ -35,11 +35,14 @@ class Backbones:
     conditioning: ConditioningEncoder | None
 
 
-def load_backbones(config: GillConfig, device: torch.device | str = "cpu", quantization: str = "") -> Backbones:
+def load_backbones(
+    config: GillConfig, device: torch.device | str = "cpu", quantization: str = "", has_targets: bool = True
+) -> Backbones:
     """Load what `config` names, in `config.frozen_dtype`, on `device`.
 
     Args:
         quantization: of the language model, as `load_language_model`; random tiny ones have none.
+        has_targets: False leaves out the text encoder: it makes training targets, and no answer needs it.
 
     Raises:
         ConfigError: a name that leads nowhere, or quantization that is not installed.
@@ -49,7 +52,8 @@ def load_backbones(config: GillConfig, device: torch.device | str = "cpu", quant
         language = tiny_language_model(config.language.partition(":")[2] or "opt", dtype=dtype).to(device)
     else:
         language = load_language_model(config.language, device, dtype, config.attention, quantization)
-    return Backbones(language, load_vision(config, device), _load_conditioning(config, device, dtype))
+    conditioning = _load_conditioning(config, device, dtype) if has_targets else None
+    return Backbones(language, load_vision(config, device), conditioning)
 
 
 def load_vision(config: GillConfig, device: torch.device | str = "cpu") -> VisionTower:

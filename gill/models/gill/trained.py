@@ -5,16 +5,21 @@ No language model is loaded, so the checkpoint of a 6.7 B model is pruned in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from gill.config import from_dict, require_known
-from gill.errors import MissingCheckpointError
-from gill.models.gill.checkpoint import CONFIG_NAME, read_card, read_weights, save_state
+from gill.config import from_dict, override, require_known
+from gill.errors import CheckpointError, MissingCheckpointError
+from gill.models.gill.checkpoint import CONFIG_NAME, copy_weights, read_card, read_weights, save_state
 from gill.models.gill.config import GillConfig
+from gill.models.gill.encoding import GillTokenizer, is_tiny, load_tokenizer
+from gill.models.gill.loading import build_model, load_backbones
+from gill.models.gill.model import GillModel
 from gill.models.gill.released import (
     ARGS_NAME,
     WEIGHTS_NAME,
@@ -25,6 +30,7 @@ from gill.models.gill.released import (
 )
 
 CHOICES = ("best", "last")
+FROZEN_PARTS = ("language", "vision", "diffusion", "whitening")  # settings that name files
 # Where a run keeps each: ours, then the originals'. Their released folders hold one file, which is both.
 _PLACES = {
     "best": ("best", "ckpt_best.pth.tar", WEIGHTS_NAME),
@@ -37,6 +43,7 @@ class Trained:
     """The trained part of a model.
 
     Attributes:
+        config: with the sizes of the mapper in `state`.
         state: by our names. num_words: K, so the id of the first [IMG] token.
         source: the folder or file it was read from.
     """
@@ -68,11 +75,62 @@ def read_trained(place: Path, choice: str = "best") -> Trained:
         config, state = read_released(source.parent, source.name)
         return Trained(config, state, read_num_words(source.parent), source)
     card, state = read_card(source), read_weights(source)
-    return Trained(from_dict(GillConfig, card["config"]), state, card["num_words"], source)
+    return Trained(fit_mapper(from_dict(GillConfig, card["config"]), state), state, card["num_words"], source)
+
+
+def load_trained(
+    place: Path,
+    device: torch.device | str = "cpu",
+    changes: Mapping[str, Any] | None = None,
+    quantization: str = "",
+    has_targets: bool = True,
+) -> tuple[GillModel, GillTokenizer]:
+    """Build a trained model around its frozen parts.
+
+    Args:
+        place: as `read_trained`.
+        changes: settings to replace, such as where the frozen parts lie or their dtype.
+        quantization, has_targets: as `load_backbones`.
+
+    Raises:
+        MissingCheckpointError: a file is not there; CheckpointError: it does not fit.
+        ConfigError: frozen parts that cannot be loaded.
+    """
+    trained = read_trained(place)
+    config = located(override(trained.config, changes or {}), trained.source)
+    backbones = load_backbones(config, device, quantization, has_targets)
+    tokenizer = load_tokenizer(config, len(backbones.language.table))
+    if tokenizer.num_words != trained.num_words:
+        raise CheckpointError(
+            f"{trained.source} was trained with a vocabulary of {trained.num_words} words, {config.language} has "
+            f"{tokenizer.num_words}; use the language model it was trained with"
+        )
+    model = build_model(config, backbones, tokenizer, device)
+    copy_weights(model, trained.state, str(trained.source))
+    return model, tokenizer
+
+
+def located(config: GillConfig, source: Path) -> GillConfig:
+    """Settings whose frozen parts are found from any working directory.
+
+    A name is looked up in the model's own folder, then in the working directory, then in the folders above the model's;
+    what is nowhere stays as it is, a name on the hub.
+
+    Args:
+        source: file or folder of the model.
+    """
+    own, *above = [source.resolve(), *source.resolve().parents]
+    found: dict[str, Any] = {}
+    for part in FROZEN_PARTS:
+        name = getattr(config, part)
+        if name and not is_tiny(name):
+            places = (own / name, Path(name), *(folder / name for folder in above))
+            found[part] = str(next((place for place in places if place.exists()), name))
+    return replace(config, **found)
 
 
 def write_trained(folder: Path, trained: Trained) -> None:
-    """Write a model that `load_saved` and `load_gill` open."""
+    """Write a model that `load_trained` and `load_gill` open."""
     save_state(folder, trained.config, trained.state, trained.num_words)
 
 
@@ -82,7 +140,7 @@ def write_trained_as_released(folder: Path, trained: Trained) -> None:
     Raises:
         CheckpointError: the originals have no name for a part of this model.
     """
-    write_released(folder, fit_mapper(trained.config, trained.state), trained.state, trained.num_words)
+    write_released(folder, trained.config, trained.state, trained.num_words)
 
 
 def _find(place: Path, choice: str) -> Path:

@@ -15,8 +15,7 @@ from gill.mappers import DecisionHead
 from gill.models.gill import (
     GillModel,
     export_released,
-    load_released_model,
-    load_saved,
+    load_trained,
     read_decision,
     read_released,
     save_model,
@@ -55,9 +54,10 @@ def test_saved_weights_come_back_bit_for_bit(tmp_path: Path) -> None:
     with torch.no_grad():
         model.logit_scale += 1
     save_model(tmp_path, model)
-    loaded, tokenizer = load_saved(tmp_path)
+    loaded, tokenizer = load_trained(tmp_path)
     assert_same_weights(trainable_state(model), trainable_state(loaded))
-    assert loaded.config == model.config
+    sizes = {"conditioning_length": model.conditioning.length, "conditioning_width": model.conditioning.width}
+    assert loaded.config == dataclasses.replace(model.config, **sizes), "sizes of the mapper are read from it"
     assert tokenizer.num_words == model.vocabulary.num_words
     assert {path.name for path in tmp_path.iterdir()} == {"weights.safetensors", "model.json"}
 
@@ -73,7 +73,7 @@ def test_our_names_and_the_released_ones_are_one_to_one() -> None:
 @pytest.mark.parametrize(("name", "seed"), [("gill", 11), ("fromage", 31)])
 def test_a_released_folder_loads_and_is_written_back(name: str, seed: int, tmp_path: Path) -> None:
     folder = released_folder(tmp_path / "released", name, seed)
-    model, tokenizer = load_released_model(folder, changes={"diffusion": "", "frozen_dtype": "float32"})
+    model, tokenizer = load_trained(folder, changes={"diffusion": "", "frozen_dtype": "float32"})
     assert tokenizer.num_words == 400
     recorded = json.loads((PARITY / name / "meta.json").read_text())
     export_released(tmp_path / "again", model)
@@ -155,14 +155,14 @@ def test_truncated_and_foreign_files_are_named(tmp_path: Path) -> None:
 def test_weights_of_another_model_say_what_differs(tmp_path: Path) -> None:
     save_model(tmp_path, tiny_model(dtype="float32"))
     with pytest.raises(CheckpointError, match=r"has 4 \[IMG\] rows, the model has 8; set num_img_tokens=4"):
-        load_saved(tmp_path, changes={"num_img_tokens": 8})
+        load_trained(tmp_path, changes={"num_img_tokens": 8})
     with pytest.raises(CheckpointError, match="other sizes than the model"):
-        load_saved(tmp_path, changes={"retrieval_width": 8})
+        load_trained(tmp_path, changes={"retrieval_width": 8})
     with pytest.raises(CheckpointError, match=r"unknown mapper\."):
-        load_saved(tmp_path, changes={"conditioning_weight": 0.0})
+        load_trained(tmp_path, changes={"conditioning_weight": 0.0})
     (tmp_path / "weights.safetensors").write_bytes(b"12345678{")
     with pytest.raises(CheckpointError, match="is damaged"):
-        load_saved(tmp_path)
+        load_trained(tmp_path)
 
 
 def test_a_released_file_with_fewer_rows_says_so() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from gill.models.gill import (
     write_decision,
 )
 from gill.models.gill.released import DECISION_NAME
+from gill.models.gill.trained import located
 from gill.retrieval import IndexCard, IndexWriter, fingerprint
 from gill.types import GenerationOptions, Segment
 from tests.models.gill.fakes import CAT, FORCED, FakeDrawer, FakeFetcher, FakeIndex, plain, steer
@@ -288,13 +290,23 @@ def test_an_index_and_a_decision_of_our_own_are_found(saved: Path) -> None:
 
 
 def test_frozen_parts_are_found_above_the_models_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gill.models.gill.assembly import _located
+    for name in ("parts/language", "tiny", "model/own", "own", "elsewhere"):
+        (saved.parent / name).mkdir(parents=True)
+    monkeypatch.chdir(saved.parent / "elsewhere")
+    found = located(replace(find_preset("debug").model, language="parts/language", diffusion="own"), saved)
+    assert found.language == str(saved.parent / "parts/language")
+    assert found.vision == "tiny", "a name of random parts, whatever folder is called so"
+    assert found.diffusion == str(saved / "own"), "the model's own folder comes first"
 
-    (saved.parent / "parts" / "language").mkdir(parents=True)
-    monkeypatch.chdir("/")
-    config = find_preset("debug").model
-    located = _located(config.__class__(**{**vars(config), "language": "parts/language"}), saved)
-    assert (located.language, located.vision) == (str(saved.parent / "parts/language"), "tiny")
+
+def test_a_stopped_import_of_released_embeddings_is_continued(tmp_path: Path) -> None:
+    export_released(tmp_path, tiny_model(dtype="float32"))
+    rows = list(np.eye(3, 16, dtype=np.float32))
+    content = pickle.dumps({"paths": ["a.png", "b.png", "c.png"], "embeddings": rows})
+    (tmp_path / "cc3m_embeddings.npy").write_bytes(content)
+    (tmp_path / "index").mkdir()  # as a process leaves it that was killed before its first shard
+    loaded = gill.load_gill(tmp_path, device="cpu", dtype=torch.float32, changes={"diffusion": "tiny"})
+    assert loaded.generator.images.index.num_images == 3  # type: ignore[union-attr]
 
 
 def test_what_is_not_there_or_does_not_fit_is_named(tmp_path: Path, saved: Path) -> None:
