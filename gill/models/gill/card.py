@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
@@ -20,15 +21,15 @@ _TEXT = """---
 {metadata}
 ---
 
-# {name} on {language}
+# {title}
 
-A frozen language model that sees images, fetches them{draws}: {num_trained:,} trained numbers around frozen parts
-([{title}](https://arxiv.org/abs/{paper})).
+{kind} ([{paper_title}](https://arxiv.org/abs/{paper})): a frozen language model that sees images, fetches
+them{draws}, with {num_trained:,} trained numbers around frozen parts.
 
 ```python
 import gill
 
-model = gill.{name_in_code}.from_pretrained("{example}")
+model = gill.{class_name}.from_pretrained("{name}")
 model.generate_for_images_and_texts(["a picture of a cat"], num_words=32)
 ```
 
@@ -40,7 +41,7 @@ model.generate_for_images_and_texts(["a picture of a cat"], num_words=32)
 
 ## What was trained
 
-| weight | shape |
+| part | numbers |
 |---|---|
 {weights}
 
@@ -53,28 +54,31 @@ is not for: a model of this kind repeats the biases of its frozen parts, and of 
 """
 
 
-def write_model_card(folder: Path, model: GillModel, config: GillConfig) -> Path:
+def write_model_card(folder: Path, model: GillModel, config: GillConfig, name: str) -> Path:
     """Write README.md beside a saved model.
 
     Args:
         config: as saved, so that it names the parts as the folder does.
+        name: of the folder, or of the repository it will be in.
     """
     kind = "GILL" if config.has_mapper else "FROMAGe"
-    title, paper = _PAPERS[kind]
+    paper_title, paper = _PAPERS[kind]
     named = {"language": config.language, "vision": config.vision, "diffusion": config.diffusion}
-    weights = trainable_parameters(model)
+    sizes: Counter[str] = Counter()
+    for weight_name, weight in trainable_parameters(model).items():
+        sizes[weight_name.partition(".")[0]] += weight.numel()
     text = _TEXT.format(
         metadata=_metadata(list(named.values()), kind, paper),
-        name=kind,
-        name_in_code=kind.capitalize(),
-        language=Path(config.language).name,
+        title=name.rpartition("/")[2],
+        kind=kind,
+        class_name=kind.capitalize(),
+        name=name,
         draws=" and draws new ones" if config.has_mapper else "",
-        num_trained=sum(weight.numel() for weight in weights.values()),
-        title=title,
+        num_trained=sizes.total(),
+        paper_title=paper_title,
         paper=paper,
-        example=f"user/{folder.resolve().name}",
-        parts="\n".join(f"| {part} | {_origin(name, part)} |" for part, name in named.items() if name),
-        weights="\n".join(f"| `{name}` | {tuple(weight.shape)} |" for name, weight in weights.items()),
+        parts="\n".join(f"| {part} | {_origin(place, part)} |" for part, place in named.items() if place),
+        weights="\n".join(f"| `{part}` | {size:,} |" for part, size in sizes.items()),
     )
     (folder / CARD_NAME).write_text(text, encoding="utf-8")
     return folder / CARD_NAME

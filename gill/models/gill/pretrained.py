@@ -82,7 +82,11 @@ class Pretrained:
         return cls(load_generator(folder, device, dtype, quantization, load_ret_embs, *rest))
 
     def save_pretrained(
-        self, save_directory: str | Path, has_index: bool = True, has_frozen_parts: bool = False
+        self,
+        save_directory: str | Path,
+        has_index: bool = True,
+        has_frozen_parts: bool = False,
+        repo_id: str | None = None,
     ) -> Path:
         """Write the model, its decision head and its index as a folder that `from_pretrained` opens.
 
@@ -92,6 +96,7 @@ class Pretrained:
             has_index: False leaves the index out.
             has_frozen_parts: copy frozen parts that are local folders, so that this one needs nothing beside it; those
                 named on the hub are never copied.
+            repo_id: what the model card calls the model; None calls it by its folder.
 
         Returns:
             The folder.
@@ -109,7 +114,7 @@ class Pretrained:
         if has_index and self.generator.images.index is not None:
             _copy_index(self.generator.images.index, folder / INDEX_FOLDER)
         if not (folder / CARD_NAME).exists():
-            write_model_card(folder, model, config)
+            write_model_card(folder, model, config, repo_id or folder.resolve().name)
         return folder
 
     def push_to_hub(
@@ -143,8 +148,8 @@ class Pretrained:
             )
         api = HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, has_index, has_frozen_parts)
             name = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+            self.save_pretrained(folder, has_index, has_frozen_parts, name)
             commit = api.upload_folder(
                 repo_id=name, folder_path=folder, revision=revision, commit_message=commit_message
             )

@@ -95,16 +95,16 @@ def test_the_card_is_the_hubs_and_is_not_written_over(model_folder: Path, tmp_pa
     folder = Gill.from_pretrained(model_folder, device="cpu").save_pretrained(tmp_path / "mine")
     card = ModelCard.load(folder / "README.md")
     assert card.data.library_name == "gill" and "arxiv:2305.17216" in (card.data.tags or [])
-    assert "| `img_tokens.input_rows` | (4, 32) |" in card.text
+    assert "| `img_tokens` | 128 |" in card.text and 'from_pretrained("mine")' in card.text
     (folder / "README.md").write_text("my own words")
     Gill.from_pretrained(folder, device="cpu").save_pretrained(folder)
     assert (folder / "README.md").read_text() == "my own words"
 
 
 def test_a_card_names_the_models_it_is_built_on(tmp_path: Path) -> None:
-    card = ModelCard.load(write_model_card(tmp_path, tiny_model(), find_preset("fromage").model))
+    card = ModelCard.load(write_model_card(tmp_path, tiny_model(), find_preset("fromage").model, "me/mine"))
     assert card.data.base_model == ["facebook/opt-6.7b", "openai/clip-vit-large-patch14"]
-    assert "arxiv:2301.13823" in (card.data.tags or []) and "gill.Fromage.from_pretrained" in card.text
+    assert "arxiv:2301.13823" in (card.data.tags or []) and 'gill.Fromage.from_pretrained("me/mine")' in card.text
 
 
 def test_what_is_uploaded_can_be_downloaded_and_used(model_folder: Path, hub: FakeHub) -> None:
