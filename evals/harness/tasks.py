@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evals.harness import visdial, vist
+from evals.harness import captions, visdial, vist
 from evals.harness.items import Read
 from gill.config import require_known
 
@@ -77,6 +77,13 @@ TASKS = {
                 "the number called text-to-image ranks the dialogues of each picture",
                 "a dialogue stands in one line, with a full stop behind every answer",
             ),
+        ),
+        Task(
+            "captioning",
+            CAPTIONING,
+            captions.read_captioning,
+            ("picture",),
+            "say what a picture shows (captions of a CC3M file)",
         ),
     )
 }

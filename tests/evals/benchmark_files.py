@@ -23,6 +23,11 @@ def write_dialogues(out: Path) -> Path:
     return _write(out, "dialogues") / "VisualDialog"
 
 
+def write_captions(out: Path) -> Path:
+    """The folder of CC3M's validation file and pictures."""
+    return _write(out, "captioned pictures (val)")
+
+
 def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
     """Change an annotation file in place."""
     path.write_text(json.dumps(change(json.loads(path.read_text()))))

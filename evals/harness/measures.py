@@ -1,0 +1,194 @@
+"""Scores of each answer of a run, by measure.
+
+Shape legend: Q = questions, G = pictures of the gallery, E = width of the retrieval space, N = candidates.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from evals.harness.answers import read_rows
+from evals.harness.clip import Clip
+from evals.harness.items import SQUASHED
+from evals.harness.runs import LEFT_OUT, Finished, Line
+from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_task
+from gill.data import open_image
+from gill.errors import DataError
+from gill.flatland import compare, read_caption, read_picture
+from gill.metrics import cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l
+
+RETRIEVAL_RANKS, ANSWER_RANKS = (1, 5, 10), (1, 5, 10, 20)
+MARKS = ("place", "cells", "shape", "colour", "shape_colour_cell", "whole")
+_PICTURES_AT_ONCE = 32
+Values = dict[str, list[float]]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a run scores.
+
+    Attributes:
+        ids: of the answers that could be scored.
+        values: by measure, one value an id; nan where a measure does not apply to the question.
+        gallery_size: pictures or texts that each answer was ranked among; 0 where nothing was ranked.
+        left_out: by reason, what has no score.
+    """
+
+    ids: tuple[str, ...]
+    values: Values
+    gallery_size: int
+    left_out: Counter[str]
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How to score.
+
+    Attributes:
+        clip: of CLIP similarity; called when the first picture is scored.
+        has_judge: pictures and captions are Flatland's, whose contents can be read exactly.
+    """
+
+    clip: Callable[[], Clip]
+    has_judge: bool
+
+    def score(self, run: Finished) -> Scores:
+        """All measures that fit a run's task.
+
+        Raises:
+            DataError: nothing was answered, or an answer's file is damaged.
+        """
+        answer = find_task(run.manifest["task"]).answer
+        if not run.answered:
+            raise DataError(f"{run.folder} has no answer to score: {dict(run.left_out())}")
+        kinds = {DRAWING: self._drawn, RETRIEVAL: _retrieved, RANKING: _ranked, CAPTIONING: self._captioned}
+        return kinds[answer](run)
+
+    def _drawn(self, run: Finished) -> Scores:
+        left_out, lines, pairs = run.left_out(), [], []
+        for line in run.answered:
+            try:
+                pairs.append((open_image(run.folder / line["output"], "score"), true_picture(run, line)))
+                lines.append(line)
+            except DataError:
+                left_out["question: its drawn or true picture cannot be read any more"] += 1
+        if not lines:
+            raise DataError(f"{run.folder}: no drawn picture can be read; generate again")
+        values: Values = {"clip_similarity": self._similarities(pairs)}
+        if self.has_judge:
+            marks = [compare(read_picture(drawn), read_picture(true)) for drawn, true in pairs]
+            values |= {f"judge.{name}": [getattr(mark, name) for mark in marks] for name in MARKS}
+        return Scores(tuple(line["id"] for line in lines), values, 0, left_out)
+
+    def _similarities(self, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
+        clip, found = self.clip(), []
+        for start in tqdm(range(0, len(pairs), _PICTURES_AT_ONCE), desc="CLIP similarity", unit="batch"):
+            drawn, true = zip(*pairs[start : start + _PICTURES_AT_ONCE], strict=True)
+            found += cosine_similarities(clip.embed_pictures(drawn), clip.embed_pictures(true)).tolist()
+        return found
+
+    def _captioned(self, run: Finished) -> Scores:
+        lines = run.answered
+        said, wanted = [line["output"] for line in lines], [[line["reference"]] for line in lines]
+        values: Values = {"rouge_l": rouge_l(said, wanted).tolist(), "cider": cider(said, wanted).tolist()}
+        if self.has_judge:
+            marks = [caption_marks(text, reference) for text, (reference,) in zip(said, wanted, strict=True)]
+            values |= {f"judge.{name}": [mark[name] for mark in marks] for name in marks[0]}
+        return Scores(tuple(line["id"] for line in lines), values, 0, run.left_out())
+
+
+def true_picture(run: Finished, line: Line) -> Image.Image:
+    """The picture that was asked for, squashed where the protocol has it so.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    image = open_image(Path(run.manifest["data"]) / line["truth"], "score")
+    is_squashed = run.manifest["protocol"] == "paper" and find_task(run.manifest["task"]).squashes_in_paper
+    return image.resize(SQUASHED) if is_squashed else image
+
+
+def caption_marks(text: str, reference: str) -> dict[str, float]:
+    """What a caption of Flatland tells rightly, each in 0..1; a thing too many is a wrong one, no caption all wrong."""
+    true = read_caption(reference)
+    try:
+        told = read_caption(text)
+    except DataError:
+        return dict.fromkeys(("readable", "place", "shape", "colour", "all"), 0.0)
+    pairs = [(thing, told.thing_at(thing.cell)) for thing in true.things]
+    num_things = max(len(true.things), len(told.things))
+    marks = {"readable": 1.0, "place": float(told.place == true.place)}
+    for name in ("shape", "colour"):
+        right = [other is not None and getattr(thing, name) == getattr(other, name) for thing, other in pairs]
+        marks[name] = sum(right) / num_things
+    return {**marks, "all": float(marks["place"] == marks["shape"] == marks["colour"] == 1)}
+
+
+def nearest_pictures(run: Finished, lines: Sequence[Line]) -> list[str]:
+    """For each of these questions the file, relative to the data, of the picture that was found first."""
+    gallery = [line for line in run.lines if line["kind"] == "picture" and LEFT_OUT not in line]
+    scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, [line["target"] for line in gallery])
+    return [gallery[place]["truth"] for place in scores_QG.argmax(1).tolist()]
+
+
+def _retrieved(run: Finished) -> Scores:
+    """Ranks of the right pictures; where questions and pictures pair up, of the right questions too."""
+    lines = run.answered
+    gallery = [line for line in run.lines if line["kind"] == "picture" and LEFT_OUT not in line]
+    names = [line["target"] for line in gallery]
+    is_hit_QG = torch.tensor([[name == line["target"] for name in names] for line in lines])
+    scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, names)
+    values = _recalls(ranks_of_hits(scores_QG, is_hit_QG), "")
+    if is_hit_QG.sum(0).eq(1).all():
+        backward = _recalls(ranks_of_hits(scores_QG.T, is_hit_QG.T), "")
+        # the published "text-to-image" recall ranks the texts of each picture
+        values = backward if run.manifest["protocol"] == "paper" else values | _named(backward, "i2t_")
+    return Scores(tuple(line["id"] for line in lines), values, len(gallery), run.left_out())
+
+
+def _ranked(run: Finished) -> Scores:
+    lines = run.answered
+    scores_BN = torch.tensor([line["scores"] for line in lines], dtype=torch.float64)
+    is_hit_BN = torch.zeros_like(scores_BN, dtype=torch.bool)
+    is_hit_BN[torch.arange(len(lines)), torch.tensor([line["right"] for line in lines])] = True
+    ranks_B = ranks_of_hits(scores_BN, is_hit_BN)
+    values = _recalls(ranks_B, "", ANSWER_RANKS) | {"mrr": (1 / (ranks_B.double() + 1)).tolist()}
+    gains = torch.full((len(lines),), float("nan"), dtype=torch.float64)
+    rated = [place for place, line in enumerate(lines) if any(line.get("relevance", ()))]
+    if rated:
+        relevance_BN = torch.tensor([lines[place]["relevance"] for place in rated], dtype=torch.float64)
+        gains[rated] = ndcg(scores_BN[rated], relevance_BN)
+    return Scores(
+        tuple(line["id"] for line in lines), values | {"ndcg": gains.tolist()}, scores_BN.shape[1], run.left_out()
+    )
+
+
+def _recalls(ranks: Tensor, prefix: str, ks: Sequence[int] = RETRIEVAL_RANKS) -> Values:
+    return {f"{prefix}r@{k}": (ranks < k).double().tolist() for k in ks}
+
+
+def _named(values: Mapping[str, list[float]], prefix: str) -> Values:
+    return {f"{prefix}{name}": each for name, each in values.items()}
+
+
+def _masked(scores_QG: Tensor, lines: Sequence[Line], names: Sequence[str]) -> Tensor:
+    """Without the pictures that a question's own context shows."""
+    places = {name: place for place, name in enumerate(names)}
+    for row, line in enumerate(lines):
+        shown = [places[name] for name in line.get("shown", ()) if name in places and name != line["target"]]
+        scores_QG[row, shown] = -torch.inf
+    return scores_QG
+
+
+def _rows(run: Finished, lines: Sequence[Line]) -> Tensor:
+    """float[len(lines), E] of the run's vectors."""
+    files = {name: torch.from_numpy(read_rows(run.folder / name)) for name in {line["output"] for line in lines}}
+    return torch.stack([files[line["output"]][line["row"]] for line in lines])

@@ -1,0 +1,150 @@
+"""Runs that belong together, and what they score with intervals.
+
+Runs of one task, context, protocol and label are one system under several seeds.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from evals.harness.measures import Scorer, Scores
+from evals.harness.runs import OUTPUTS, Finished
+from evals.harness.tasks import find_task
+from gill.errors import DataError
+from gill.flatland.writer import write_text
+from gill.metrics import Estimate, estimate_mean, paired_difference
+
+SCORES = "scores.json"
+
+
+@dataclass(frozen=True)
+class Group:
+    """One system at one task, in one context, under one protocol.
+
+    Attributes:
+        runs, scores: of each seed.
+    """
+
+    task: str
+    context: str
+    protocol: str
+    label: str
+    runs: tuple[Finished, ...]
+    scores: tuple[Scores, ...]
+
+    @property
+    def measures(self) -> list[str]:
+        """Names of what is measured."""
+        return list(self.scores[0].values)
+
+    @property
+    def left_out(self) -> Counter[str]:
+        """By reason, over all seeds."""
+        return sum((each.left_out for each in self.scores), Counter[str]())
+
+    def values(self, measure: str, ids: Sequence[str] | None = None) -> Tensor:
+        """float64[seeds, items] of the items that every seed has a score for."""
+        wanted = self.ids(measure) if ids is None else ids
+        return torch.tensor([[row[each] for each in wanted] for row in self._rows(measure)], dtype=torch.float64)
+
+    def ids(self, measure: str) -> list[str]:
+        """Items that every seed has a score for, in the order of the data."""
+        rows = self._rows(measure)
+        return [each for each in rows[0] if all(each in row for row in rows)]
+
+    def estimate(self, measure: str) -> Estimate:
+        """Mean over items and seeds with its 95 % bootstrap interval.
+
+        Raises:
+            DataError: the seeds share no item.
+        """
+        values = self.values(measure)
+        if not values.numel():
+            raise DataError(f"{self.label}, {self.task} {self.context}: no item has {measure} under every seed")
+        return estimate_mean(values)
+
+    def difference(self, other: Group, measure: str) -> Estimate:
+        """By how much this system scores higher than another on the items that both answered.
+
+        Raises:
+            DataError: they share none.
+        """
+        others = set(other.ids(measure))
+        ids = [each for each in self.ids(measure) if each in others]
+        if not ids:
+            raise DataError(f"{self.label} and {other.label} answered no item of {self.task} {self.context} both")
+        theirs = other.values(measure, ids)
+        return paired_difference(self.values(measure, ids), theirs if len(theirs) == len(self.runs) else theirs.mean(0))
+
+    def _rows(self, measure: str) -> list[dict[str, float]]:
+        return [
+            {name: value for name, value in zip(each.ids, each.values[measure], strict=True) if not math.isnan(value)}
+            for each in self.scores
+        ]
+
+
+def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group]:
+    """Groups in the order of their first runs.
+
+    Raises:
+        DataError: runs of one group that asked other questions.
+    """
+    keys = [tuple(run.manifest[name] for name in ("task", "context", "protocol", "label")) for run in runs]
+    groups = []
+    for key in dict.fromkeys(keys):
+        members = [place for place, other in enumerate(keys) if other == key]
+        if len({runs[place].manifest["questions"] for place in members}) > 1:
+            folders = ", ".join(str(runs[place].folder) for place in members)
+            raise DataError(f"{folders} are called {key[-1]!r} alike but asked other questions; give them --label")
+        task, context, protocol, label = key
+        mine = tuple(runs[place] for place in members), tuple(scores[place] for place in members)
+        groups.append(Group(task, context, protocol, label, *mine))
+    return groups
+
+
+def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores:
+    """Scores of a run; kept in its folder and read back while neither the answers nor the settings change."""
+    path = run.folder / SCORES
+    made_of = {**settings, "outputs": (run.folder / OUTPUTS).stat().st_mtime_ns}
+    if path.is_file() and (found := _read_scores(path, made_of)):
+        return found
+    scores = scorer.score(run)
+    content = {
+        "made_of": made_of,
+        "ids": scores.ids,
+        "values": scores.values,
+        "gallery_size": scores.gallery_size,
+        "left_out": scores.left_out,
+    }
+    write_text(path, json.dumps(content) + "\n")
+    return scores
+
+
+def _read_scores(path: Path, made_of: dict[str, Any]) -> Scores | None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found["made_of"] != made_of:
+            return None
+        return Scores(tuple(found["ids"]), found["values"], found["gallery_size"], Counter(found["left_out"]))
+    except (ValueError, LookupError, TypeError):
+        return None  # half of a file of an older version: scored again
+
+
+def differences_of(groups: Iterable[Group]) -> list[str]:
+    """What the published protocol of these groups does that the corrected one does not."""
+    published = [group.task for group in groups if group.protocol == "paper"]
+    return list(dict.fromkeys(f"{task}: {each}" for task in published for each in find_task(task).differences))
+
+
+def told(estimate: Estimate) -> str:
+    """A mean and its interval, as tables print it."""
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"

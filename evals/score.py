@@ -1,0 +1,151 @@
+"""Score folders of answers: means with their 95 % bootstrap intervals, n, gallery size and seeds.
+
+    python evals/score.py runs/eval/vist runs/eval/vist_sd --against diffusion
+    python evals/score.py runs/eval/vist runs/eval/vist_sd --against diffusion --clip checkpoints/flatland/clip
+
+Folders are those of `evals/generate.py`. Runs of one task, context, protocol and label are one system under several
+seeds; items are drawn anew within seeds. `--against LABEL` adds the paired difference with that system on the items
+that both answered. Scores are kept in RUN/scores.json.
+
+    clip_similarity     cosine of CLIP's image features of the drawn and the true picture
+    judge.*             Flatland alone: what the judge reads in the drawn picture, or in the caption
+    r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question
+    mrr, ndcg           of ranked answers; ndcg on the rounds that have relevance
+    rouge_l, cider      of captions, in 0..1 and 0..10
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from gill._torchvision import define_missing_torchvision_ops
+
+define_missing_torchvision_ops()
+
+from evals.harness.clip import DEFAULT_CLIP, Clip
+from evals.harness.measures import Scorer
+from evals.harness.runs import Finished, read_run
+from evals.harness.summary import Group, differences_of, group_runs, score_run, told
+from evals.harness.systems import pick_device
+from gill.errors import ConfigError
+from gill.flatland.writer import MANIFEST as FLATLAND
+from gill.flatland.writer import write_text
+from gill.metrics import Estimate
+from scripts.command import carry_out
+
+
+def main(words: list[str] | None = None) -> int:
+    """Score and print; returns the exit status."""
+    options = _parse(words)
+    return carry_out("score", lambda: _score(options))
+
+
+def _score(options: argparse.Namespace) -> str:
+    groups = load_groups(options.runs, options.clip)
+    against = {group.label for group in groups if group.label == options.against}
+    if options.against and not against:
+        raise ConfigError(f"no run is called {options.against!r}; there are {', '.join(g.label for g in groups)}")
+    if options.out is not None:
+        summary = [as_json(group, _opponent(group, groups, options.against)) for group in groups]
+        write_text(options.out, json.dumps(summary, indent=2) + "\n")
+    return "\n".join(line for group in groups for line in _lines(group, _opponent(group, groups, options.against)))
+
+
+def load_groups(folders: Sequence[Path], clip_name: str) -> list[Group]:
+    """Finished runs with their scores, by system.
+
+    Raises:
+        MissingFileError: a folder without a finished run. DataError: damaged answers. ConfigError: no such CLIP.
+    """
+
+    @cache
+    def clip() -> Clip:
+        return Clip(clip_name, pick_device())
+
+    runs = [read_run(folder) for folder in folders]
+    scores = [
+        score_run(run, Scorer(clip, is_flatland(run)), {"clip": clip_name, "has_judge": is_flatland(run)})
+        for run in runs
+    ]
+    return group_runs(runs, scores)
+
+
+def is_flatland(run: Finished) -> bool:
+    """Whether the questions are about the miniature world, which the judge can read."""
+    data = Path(run.manifest["data"])
+    return any((folder / FLATLAND).is_file() for folder in (data, *data.resolve().parents))
+
+
+def as_json(group: Group, opponent: Group | None) -> dict[str, Any]:
+    """A group as numbers."""
+    told: dict[str, Any] = {name: getattr(group, name) for name in ("task", "context", "protocol", "label")}
+    told["seeds"] = [run.manifest["seed"] for run in group.runs]
+    told["models"] = [run.manifest["model"] for run in group.runs]
+    told["gallery_size"] = group.scores[0].gallery_size
+    told["left_out"], told["notes"] = group.left_out, group.runs[0].reading["notes"]
+    told["measures"] = {name: _numbers(group.estimate(name)) for name in group.measures}
+    if opponent is not None:
+        told["against"] = opponent.label
+        told["differences"] = {name: _numbers(group.difference(opponent, name)) for name in group.measures}
+    return told
+
+
+def _numbers(estimate: Estimate) -> dict[str, float]:
+    return {
+        "mean": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
+        "n": estimate.num_items,
+        "seeds": estimate.num_seeds,
+    }
+
+
+def _opponent(group: Group, groups: Sequence[Group], label: str | None) -> Group | None:
+    question = (group.task, group.context, group.protocol)
+    return next(
+        (
+            other
+            for other in groups
+            if other.label == label and other is not group and (other.task, other.context, other.protocol) == question
+        ),
+        None,
+    )
+
+
+def _lines(group: Group, opponent: Group | None) -> Iterator[str]:
+    gallery = f", gallery {group.scores[0].gallery_size}" if group.scores[0].gallery_size else ""
+    yield f"{group.task} {group.context}, {group.protocol} protocol: {group.label}, {len(group.runs)} seeds{gallery}"
+    for name in group.measures:
+        estimate = group.estimate(name)
+        line = f"  {name:24}{told(estimate)}  n = {estimate.num_items}"
+        if opponent is not None and name in opponent.measures:
+            line += f"   minus {opponent.label}: {told(group.difference(opponent, name))}"
+        yield line
+    for reason, count in sorted({**group.left_out, **group.runs[0].reading["notes"]}.items()):
+        yield f"  {count} x {reason}"
+    for difference in differences_of([group]):
+        yield f"  paper protocol, {difference}"
+
+
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of generate.py")
+    parser.add_argument("--clip", default=DEFAULT_CLIP, help=f"of CLIP similarity (default: {DEFAULT_CLIP})")
+    parser.add_argument("--against", metavar="LABEL", help="also the paired difference with this system")
+    parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the numbers")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""Scores of answers whose worth is known."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from evals.generate import main as generate
+from evals.harness.clip import Clip
+from evals.harness.items import Item
+from evals.harness.measures import caption_marks
+from evals.harness.runs import read_run
+from evals.harness.systems import ChanceSystem
+from evals.score import load_groups
+from evals.score import main as score
+from gill.errors import DataError
+from tests.evals.benchmark_files import NUM_STORIES, STORIES, rewrite, write_captions, write_dialogues, write_stories
+
+CLIP = "checkpoints/flatland/clip"
+
+
+@pytest.fixture
+def stories(tmp_path: Path) -> Path:
+    return write_stories(tmp_path / "world")
+
+
+def by_chance(task: str, data: Path, out: Path, *words: str) -> Path:
+    assert generate([task, str(out), "--data", str(data), "--system", "chance", *words]) == 0
+    return out
+
+
+def draw_the_truth(run: Path, count: int) -> None:
+    """Replace the first drawn pictures by the true ones."""
+    found = read_run(run)
+    for line in found.answered[:count]:
+        shutil.copy(Path(found.manifest["data"]) / line["truth"], run / line["output"])
+
+
+def test_true_pictures_score_one(stories: Path, tmp_path: Path) -> None:
+    run = by_chance("vist-generation", stories, tmp_path / "run")
+    draw_the_truth(run, NUM_STORIES)
+    (group,) = load_groups([run], CLIP)
+    for name in ("clip_similarity", "judge.whole", "judge.shape_colour_cell"):
+        estimate = group.estimate(name)
+        assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((1, 1, 1), abs=1e-5)
+        assert estimate.num_items == NUM_STORIES
+
+
+def test_systems_are_compared_item_by_item(stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One of two systems is right about half of what both were asked; the pairs tell it without an interval."""
+    runs = [by_chance("vist-generation", stories, tmp_path / name, "--label", name) for name in ("one", "other")]
+    draw_the_truth(runs[0], NUM_STORIES)
+    draw_the_truth(runs[1], NUM_STORIES)
+    out = tmp_path / "scores.json"
+    words = [*map(str, runs), "--clip", CLIP, "--against", "other", "--out", str(out)]
+    assert score(words) == 0
+    assert "minus other: 0.000 [0.000, 0.000]" in capsys.readouterr().out
+    one, other = json.loads(out.read_text())
+    assert one["differences"]["judge.whole"] == {"mean": 0, "low": 0, "high": 0, "n": NUM_STORIES, "seeds": 1}
+    assert "differences" not in other
+
+
+def test_seeds_of_one_label_are_one_system(stories: Path, tmp_path: Path) -> None:
+    runs = [by_chance("vist-generation", stories, tmp_path / str(seed), "--seed", str(seed)) for seed in range(3)]
+    draw_the_truth(runs[0], NUM_STORIES)
+    (group,) = load_groups(runs, CLIP)
+    rows = [score.values["judge.place"] for score in group.scores]
+    assert rows[0] == [1] * NUM_STORIES
+    estimate = group.estimate("judge.place")
+    assert (estimate.num_seeds, estimate.num_items) == (3, NUM_STORIES)
+    assert estimate.mean == pytest.approx(sum(map(sum, rows)) / (3 * NUM_STORIES))
+
+
+def test_other_questions_under_one_label_are_refused(stories: Path, tmp_path: Path) -> None:
+    first = by_chance("vist-generation", stories, tmp_path / "first")
+    rewrite(stories / STORIES, lambda told: {**told, "annotations": told["annotations"][5:]})
+    second = by_chance("vist-generation", stories, tmp_path / "second")
+    with pytest.raises(DataError, match="asked other questions"):
+        load_groups([first, second], CLIP)
+
+
+def test_a_picture_that_was_lost_after_drawing_is_counted(stories: Path, tmp_path: Path) -> None:
+    run = by_chance("vist-generation", stories, tmp_path / "run")
+    (run / "pictures" / "0.png").write_bytes(b"no picture")
+    (group,) = load_groups([run], CLIP)
+    assert group.estimate("clip_similarity").num_items == NUM_STORIES - 1
+    assert group.left_out == {"question: its drawn or true picture cannot be read any more": 1}
+
+
+def test_scores_are_kept_until_the_answers_change(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = by_chance("vist-generation", stories, tmp_path / "run")
+    (before,) = load_groups([run], CLIP)
+    loaded: list[str] = []
+    monkeypatch.setattr("evals.score.Clip", lambda name, device: loaded.append(name) or Clip(name, device))
+    (again,) = load_groups([run], CLIP)
+    assert again.scores == before.scores and loaded == []
+    (run / "outputs.jsonl").write_text("".join((run / "outputs.jsonl").read_text().splitlines(True)[1:]))
+    (other,) = load_groups([run], CLIP)
+    assert len(other.scores[0].ids) == NUM_STORIES - 1 and loaded == [CLIP]
+
+
+# Retrieval
+
+
+def give_rows(
+    monkeypatch: pytest.MonkeyPatch, row_of_question: dict[str, Tensor], row_of_picture: dict[str, Tensor]
+) -> None:
+    def embed(self: ChanceSystem, items: Sequence[Item], seeds: Sequence[int]) -> Tensor:
+        return torch.stack([(row_of_question if item.is_question else row_of_picture)[item.target] for item in items])
+
+    monkeypatch.setattr(ChanceSystem, "embed", embed)
+
+
+def test_pictures_that_a_context_shows_are_no_candidates(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each question points at its fourth picture, and a little at its fifth."""
+    eye = torch.eye(5 * NUM_STORIES)
+    pictures = {str(10_000_000 + number): eye[number] for number in range(5 * NUM_STORIES)}
+    questions = {str(10_000_004 + 5 * n): eye[5 * n + 3] + 0.5 * eye[5 * n + 4] for n in range(NUM_STORIES)}
+    give_rows(monkeypatch, questions, pictures)
+    shown = by_chance("vist-retrieval", stories, tmp_path / "shown")
+    hidden = by_chance("vist-retrieval", stories, tmp_path / "hidden", "--context", "5cap")
+    for run, first in ((shown, 1.0), (hidden, 0.0)):
+        (group,) = load_groups([run], CLIP)
+        assert group.scores[0].gallery_size == 5 * NUM_STORIES
+        assert group.estimate("r@1").mean == first and group.estimate("r@5").mean == 1
+
+
+def test_both_directions_and_which_one_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All dialogues point at the first picture most: one finds its picture, yet every picture finds its dialogue."""
+    folder = write_dialogues(tmp_path / "world")
+    names = [f"{100_000 + number:012d}" for number in range(NUM_STORIES)]
+    eye = torch.eye(NUM_STORIES)
+    give_rows(
+        monkeypatch, {n: 0.5 * eye[i] + eye[0] for i, n in enumerate(names)}, {n: eye[i] for i, n in enumerate(names)}
+    )
+    (corrected,) = load_groups([by_chance("visdial-retrieval", folder, tmp_path / "corrected")], CLIP)
+    (paper,) = load_groups([by_chance("visdial-retrieval", folder, tmp_path / "paper", "--protocol", "paper")], CLIP)
+    assert corrected.estimate("r@1").mean == pytest.approx(1 / NUM_STORIES)
+    assert corrected.estimate("i2t_r@1").mean == paper.estimate("r@1").mean == 1
+    assert "i2t_r@1" not in paper.measures
+
+
+# Captions
+
+
+@pytest.mark.parametrize(
+    ("said", "marks"),
+    [
+        ("a big red star at the top left of the sea.", (1, 1, 1, 1, 1)),
+        ("a big blue star at the top left of the sea.", (1, 1, 1, 0, 0)),
+        ("a big red star at the top right of the sea.", (1, 1, 0, 0, 0)),
+        ("a big red star at the top left and a small blue ring at the bottom right of the sea.", (1, 1, 0.5, 0.5, 0)),
+        ("something else", (0, 0, 0, 0, 0)),
+    ],
+)
+def test_a_caption_is_marked_by_what_it_tells(said: str, marks: tuple[float, ...]) -> None:
+    found = caption_marks(said, "a big red star at the top left of the sea.")
+    assert tuple(found[name] for name in ("readable", "place", "shape", "colour", "all")) == marks
+
+
+def test_captions_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = write_captions(tmp_path / "world")
+    rows = (world / "dataset" / "cc3m_val.tsv").read_text().splitlines()[1:]
+    captions = {str(number): row.split("\t")[0] for number, row in enumerate(rows, 2)}
+    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items: [captions[item.id] for item in items])
+    (world / "data" / "cc3m" / "validation" / "val_0000000.png").unlink()
+    (group,) = load_groups([by_chance("captioning", world, tmp_path / "run")], CLIP)
+    assert group.estimate("judge.all").mean == group.estimate("rouge_l").mean == 1
+    assert group.estimate("judge.all").num_items == NUM_STORIES - 1
+    assert group.left_out == {"a picture is missing": 1}
