@@ -30,7 +30,7 @@ define_missing_torchvision_ops()
 import torch
 
 from gill.data import Share
-from gill.distributed import World, barrier, choose_backend, join, leave, world_from_environment
+from gill.distributed import World, barrier, choose_backend, join, leave, shard_layers, world_from_environment
 from gill.errors import ConfigError, GillError, MissingCheckpointError
 from gill.models import find_family
 from gill.parameters import parameter_table
@@ -43,6 +43,7 @@ from gill.training import (
     describe_environment,
     evaluate,
     fit,
+    newest_checkpoint,
     open_source,
     parameter_text,
     parse_command,
@@ -62,9 +63,16 @@ def main(words: list[str]) -> int:
         if torchrun is None and command.launch.is_spawned:
             return _spawn(command, words)
         return _run(command, torchrun or World(command.launch.rank, command.launch.world_size))
-    except GillError as error:
-        print(f"main.py: {error}", file=sys.stderr)
+    except (GillError, OSError) as error:
+        print(f"main.py: {_told(error)}", file=sys.stderr)
         return ERROR_STATUS
+
+
+def _told(error: GillError | OSError) -> str:
+    """What is printed of an error; the system's own ones say where and why, but not what to do."""
+    if isinstance(error, GillError):
+        return str(error)
+    return f"{error}; look at the folder's rights and its free space, then give the same command again"
 
 
 def _run(command: Command, world: World, init_method: str | None = None) -> int:
@@ -116,7 +124,11 @@ def _build(command: Command, world: World) -> Job:
         for split in ("train", "val")
     )
     family, folder = find_family(command.family), Path(command.folder)
-    task, encoder = family.build(model, device, recipe.max_tokens, run.seed)
+    # A language model that is to be sharded need not fit the device whole.
+    task, encoder = family.build(model, "cpu" if run.shard_language else device, recipe.max_tokens, run.seed)
+    if run.shard_language:
+        shard_layers(task, task.frozen_layers(), device)
+        task.to(device)
     illustrator = family.illustrator(
         task, encoder, run.input_prompt, recipe.max_tokens, run.num_inference_steps, run.guidance_scale
     )
@@ -145,7 +157,7 @@ def _resume_from(command: Command, folder: Path) -> Path | None:
     if command.resume is None:
         return None
     named = Path(command.resume) if command.resume else folder
-    checkpoint = max((named / "checkpoints").glob("step-*"), default=named)
+    checkpoint = newest_checkpoint(named) or named
     if not (checkpoint / "state.json").is_file():
         raise MissingCheckpointError(f"--resume: {named} holds no checkpoint; leave the flag out to start a new run")
     return checkpoint
@@ -192,8 +204,8 @@ def _child(words: list[str], world: World, url: str) -> None:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size))
     try:
         sys.exit(_run(parse_command(words), world, url))
-    except GillError as error:
-        print(f"main.py: process {world.rank}: {error}", file=sys.stderr)
+    except (GillError, OSError) as error:
+        print(f"main.py: process {world.rank}: {_told(error)}", file=sys.stderr)
         sys.exit(ERROR_STATUS)
 
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 
 import datetime
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 
 from gill.errors import ConfigError, DistributedError
 
+Answer = TypeVar("Answer")
 BACKENDS = ("gloo", "nccl")
 _TIMEOUT = datetime.timedelta(minutes=30)  # a validation on rank 0 alone may take a while
 
@@ -160,6 +163,35 @@ def gather_objects(own: Any) -> list[Any]:
     with _together():
         dist.all_gather_object(everyone, own)
     return everyone
+
+
+def ask_main(ask: Callable[[], Answer]) -> Answer:
+    """What the first process answers, on every process; the others do not ask."""
+    is_asking = not dist.is_initialized() or dist.get_rank() == 0
+    answer: Answer = gather_objects(ask() if is_asking else None)[0]
+    return answer
+
+
+def shard_layers(network: nn.Module, layers: nn.ModuleList, device: torch.device) -> None:
+    """Leave every process a share of each layer's weights, put together when the layer runs (FSDP2).
+
+    Layers move to `device` one after the other, so that a model which does not fit it can be built on the host. From
+    then on all processes must run the layers equally often.
+
+    Args:
+        network: somewhere in it are the layers; its other weights stay whole.
+
+    Raises:
+        ConfigError: there is one process only.
+    """
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        raise ConfigError("shard_language needs several processes; start them with torchrun, or leave it out")
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    for layer in layers:
+        fully_shard(layer, mesh=mesh)
+    # The module that runs the layers lets them share streams: one is gathered while the one before it computes.
+    stack = next(module for module in network.modules() if any(child is layers for child in module.children()))
+    fully_shard(stack, mesh=mesh, ignored_params=set(stack.parameters()) - set(layers.parameters()))
 
 
 def any_process(flag: bool, device: torch.device) -> bool:

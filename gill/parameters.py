@@ -14,6 +14,9 @@ from torch import Tensor, nn
 
 from gill.errors import CheckpointError
 
+_BITS_AT_ONCE = 2**24  # numbers; 128 MiB as integers
+_ODD = 0x1E3779B97F4A7C15  # any large odd number spreads the bits
+
 
 @dataclass(frozen=True)
 class ParameterRow:
@@ -93,6 +96,31 @@ def frozen_hashes(module: nn.Module) -> dict[str, str]:
     """SHA-256 of the bytes of every frozen parameter and buffer, by name: equal before and after training."""
     frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad}
     return {name: tensor_hash(tensor) for name, tensor in {**frozen, **dict(module.named_buffers())}.items()}
+
+
+@torch.no_grad()
+def frozen_checksums(module: nn.Module) -> dict[str, int]:
+    """A checksum of the bits of every frozen parameter and buffer, computed where they lie.
+
+    A pass over the memory of a GPU, where `frozen_hashes` copies everything to the host. Of a sharded tensor
+    this covers this process's part.
+    """
+    frozen = {name: p for name, p in module.named_parameters() if not p.requires_grad}
+    return {name: _bit_checksum(tensor) for name, tensor in {**frozen, **dict(module.named_buffers())}.items()}
+
+
+def _bit_checksum(tensor: Tensor) -> int:
+    own = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    if own.is_meta or not own.numel():
+        return 0
+    kinds = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+    bits = own.detach().contiguous().reshape(-1).view(kinds[own.element_size()])
+    total = 0
+    for part in bits.split(_BITS_AT_ONCE):
+        # Bits and their position, through a map that is not linear (as in RC6): no two changes cancel.
+        mixed = part.long() * _ODD + torch.arange(len(part), device=part.device)
+        total += int((mixed * (2 * mixed + 1)).sum())
+    return total
 
 
 def tensor_hash(tensor: Tensor) -> str:

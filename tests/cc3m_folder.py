@@ -12,6 +12,15 @@ from gill.data import target_path, write_target
 NUM_TRAIN, NUM_VAL = 12, 5
 MODES = ("RGB", "L", "CMYK", "RGBA", "P")  # JPEG: the first three, PNG: the others
 SIZES = ((64, 48), (48, 64), (33, 50))
+TARGET_SHAPE = (12, 16)
+# Train on it for four steps, with a checkpoint after each, on random tiny parts.
+COMMAND = [
+    *("--dataset=cc3m", "--val-dataset=cc3m", "--image-dir=data/", "--log-base-dir=runs/", "--print-freq=1"),
+    *("--epochs=1", "--steps_per_epoch=4", "--batch-size=4", "--val_steps_per_epoch=1", "--save-freq=1"),
+    *(f"--num-clip-tokens={TARGET_SHAPE[0]}", f"--gen-emb-dim={TARGET_SHAPE[1]}"),
+    *("--opt-version=tiny", "--visual-model=tiny", "--precision=fp32"),
+    *("--set", "mapper_width=32", "mapper_layers=1", "num_panels=0", "num_captions=0"),
+]
 
 
 def write_cc3m(folder: Path, target_shape: tuple[int, int]) -> Path:

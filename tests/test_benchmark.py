@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from gill.training import count_flops
 from scripts import benchmark
 from scripts.benchmarks import training
-from scripts.benchmarks.measure import BenchmarkError, Product, count_flops, matmul_rate, saved_bytes
+from scripts.benchmarks.measure import BenchmarkError, Product, matmul_rate, saved_bytes
 from scripts.benchmarks.setting import FULL, TINY
 from scripts.benchmarks.training import TrainingBench
 

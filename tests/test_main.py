@@ -132,35 +132,6 @@ def test_a_wrong_command_says_what_to_do(
     assert message in capsys.readouterr().err
 
 
-KILLED_WHILE_SAVING = """
-import os, signal, sys
-from pathlib import Path
-from main import main
-rename = Path.rename
-def killed(self, target):
-    if Path(target).name == "step-00000004":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return rename(self, target)
-Path.rename = killed
-main(sys.argv[1:])
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # processes that import everything anew, on a machine that may have other things to do
-def test_a_run_killed_while_saving_continues_to_the_same_bytes(tmp_path: Path) -> None:
-    longer = ["--steps-per-epoch=6", "--save-freq=2", "--lr-warmup-steps=0", "--workers=1"]
-    assert main(debug(tmp_path, *longer, name="whole")) == 0
-    command = [sys.executable, "-c", KILLED_WHILE_SAVING, *debug(tmp_path, *longer, name="killed")]
-    done = subprocess.run(command, cwd=REPOSITORY, stderr=subprocess.DEVNULL, check=False)
-    assert done.returncode == -signal.SIGKILL
-    assert [path.name for path in (tmp_path / "killed").glob("checkpoints/step-*")] == ["step-00000002"]
-    assert len(rows_if_whole(tmp_path / "killed")) > 3  # further than its last whole checkpoint
-    assert main(debug(tmp_path, *longer, name="killed")) == 0
-    assert rows(tmp_path / "killed") == rows(tmp_path / "whole")
-    assert weights(tmp_path / "killed") == weights(tmp_path / "whole")
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_a_stopped_group_saves_what_it_did(tmp_path: Path) -> None:

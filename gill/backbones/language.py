@@ -70,6 +70,12 @@ class LanguageModel(FrozenModule):
         return self.head.weight.shape[1]
 
     @property
+    def layers(self) -> nn.ModuleList:
+        """The decoder's layers, in order."""
+        lists = [module for module in self.model.base_model.modules() if isinstance(module, nn.ModuleList)]
+        return max(lists, key=len)
+
+    @property
     def max_positions(self) -> int | None:
         """Longest text the model has positions for, None when unbounded."""
         return getattr(self.model.config, "max_position_embeddings", None)

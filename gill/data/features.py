@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +25,9 @@ from torch import Tensor
 from gill.errors import ConfigError, DataError, MissingFileError
 
 CARD_NAME = "store.json"
+QUARANTINE_NAME = "quarantine"
 DTYPES = ("float32", "float16")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -45,20 +49,29 @@ class StoreCard:
 class FeatureStore:
     """Read features by image name; checksums are verified once, when the store is opened.
 
+    A damaged shard is told of and left out: its pictures are then missing, each a bad sample that counts.
+
     Raises:
-        MissingFileError: no store there; DataError: a shard is damaged.
+        MissingFileError: no store there; DataError: not a single shard is whole.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.card = folder, read_card(folder)
-        self._shards = sorted(path.with_suffix("") for path in folder.glob("shard-*.json"))
+        self._shards: list[Path] = []
         self._maps: dict[int, np.ndarray] = {}
         self._places: dict[str, tuple[int, int]] = {}
-        for number, shard in enumerate(self._shards):
-            for row, name in enumerate(_verified_names(shard)):
-                self._places[name] = (number, row)
+        damage = "none is finished"
+        for shard in sorted(path.with_suffix("") for path in folder.glob("shard-*.json")):
+            try:
+                names = _verified_names(shard, self.card)
+            except DataError as error:
+                damage = str(error)
+                _log.warning("%s; its pictures are left out", damage)
+                continue
+            self._places.update({name: (len(self._shards), row) for row, name in enumerate(names)})
+            self._shards.append(shard)
         if not self._places:
-            raise DataError(f"{folder} has no finished shard; run scripts/extract_img_features.py to its end")
+            raise DataError(f"{folder} has no whole shard ({damage}); run scripts/extract_img_features.py to its end")
 
     def __len__(self) -> int:
         return len(self._places)
@@ -101,6 +114,9 @@ class FeatureStore:
 
 class FeatureWriter:
     """Write a store shard by shard; finished shards are kept, so the same call continues a stopped one.
+
+    Several processes may fill one store, each its own shards. What is damaged goes to `quarantine/` and is written
+    again.
 
     Raises:
         ConfigError: the folder holds a store of another tower or layout.
@@ -145,8 +161,22 @@ class FeatureWriter:
         return self.folder / f"shard-{number:05d}"
 
     def _is_finished(self, number: int, asked: Sequence[str]) -> bool:
-        path = self._shard(number).with_suffix(".json")
-        return path.is_file() and json.loads(path.read_text())["asked"] == _digest_names(asked)
+        shard = self._shard(number)
+        if not shard.with_suffix(".json").is_file():
+            return False
+        try:
+            _verified_names(shard, self.card)
+        except DataError as error:
+            _log.warning("%s; moved to %s and written again", error, self._quarantine(shard))
+            return False
+        return bool(_read_shard_card(shard)["asked"] == _digest_names(asked))
+
+    def _quarantine(self, shard: Path) -> Path:
+        folder = self.folder / QUARANTINE_NAME
+        folder.mkdir(exist_ok=True)
+        for path in self.folder.glob(f"{shard.name}.*"):
+            path.replace(folder / path.name)
+        return folder
 
 
 def read_card(folder: Path) -> StoreCard:
@@ -160,20 +190,41 @@ def read_card(folder: Path) -> StoreCard:
         raise MissingFileError(f"{path} is missing; build the store with scripts/extract_img_features.py")
     try:
         return StoreCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise DataError(f"{path} is not a store's card ({error}); build the store again") from error
 
 
-def _verified_names(shard: Path) -> list[str]:
-    card = json.loads(shard.with_suffix(".json").read_text(encoding="utf-8"))
-    listing = shard.with_suffix(".txt").read_bytes()
-    is_whole = hashlib.sha256(listing).hexdigest() == card["names"]
-    if not is_whole or _digest_file(shard.with_suffix(".npy")) != card["features"]:
+def _verified_names(shard: Path, store: StoreCard) -> list[str]:
+    """The names of a shard whose files are what its card says.
+
+    Raises:
+        DataError: they are not.
+    """
+    card = _read_shard_card(shard)
+    listing = shard.with_suffix(".txt")
+    sums = {"names": _digest_file(listing), "features": _digest_file(shard.with_suffix(".npy"))}
+    if any(card[name] != found for name, found in sums.items()):
         raise DataError(
-            f"{shard}.npy or .txt differs from its checksum; remove {shard}.json and run "
-            "scripts/extract_img_features.py again"
+            f"{shard}.npy or .txt differs from its checksum; run scripts/extract_img_features.py again, it writes the "
+            "shard anew"
         )
-    return listing.decode("utf-8").splitlines()
+    names = listing.read_text("utf-8").splitlines()
+    shape = np.load(shard.with_suffix(".npy"), mmap_mode="r", allow_pickle=False).shape
+    if shape != (len(names), store.width):
+        raise DataError(f"{shard}.npy is {shape}, its names and the store want {(len(names), store.width)}")
+    return names
+
+
+def _read_shard_card(shard: Path) -> dict[str, Any]:
+    """Raises: DataError, for anything but a shard's card."""
+    path = shard.with_suffix(".json")
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read ({error}); run scripts/extract_img_features.py again") from error
+    if not isinstance(card, dict) or not {"asked", "names", "features"} <= card.keys():
+        raise DataError(f"{path} is not a shard's card; run scripts/extract_img_features.py again")
+    return card
 
 
 def _digest_names(names: Sequence[str]) -> str:

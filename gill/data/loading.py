@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from torch.utils.data import DataLoader, Dataset
@@ -15,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from gill.data.bad import BadSample
 from gill.data.order import BatchOrder, is_paired_step
 from gill.data.sources import Source
-from gill.errors import ConfigError, DataError
+from gill.errors import ConfigError, DataError, GillError
 from gill.types import Batch, Sample, SampleEncoder
 
 # After so many bad rows in a row the data set, not the row, is at fault.
@@ -118,9 +119,11 @@ def training_steps(
     """
     share.check(order.batch_size, pair_probability > 0)
     dataset = _Steps(source, encoder, order, share, pair_probability)
-    yield from DataLoader(
+    loader = DataLoader(
         dataset, batch_size=None, sampler=steps, num_workers=num_workers, worker_init_fn=_outlive_signals
     )
+    with _plain_loss_of_workers():
+        yield from loader
 
 
 def validation_batches(
@@ -135,12 +138,29 @@ def validation_batches(
         collate_fn=list,
         worker_init_fn=_outlive_signals,
     )
-    for read in loader:
-        samples = [item for item in read if isinstance(item, Sample)]
-        yield (
-            Batch.from_samples(samples) if samples else None,
-            [item for item in read if isinstance(item, BadSample)],
-        )
+    with _plain_loss_of_workers():
+        for read in loader:
+            samples = [item for item in read if isinstance(item, Sample)]
+            bad = [item for item in read if isinstance(item, BadSample)]
+            yield Batch.from_samples(samples) if samples else None, bad
+
+
+@contextmanager
+def _plain_loss_of_workers() -> Iterator[None]:
+    """Say plainly that a loader process is gone.
+
+    Raises:
+        DataError: it is; torch raises its plain RuntimeError for that.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, GillError) or "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"a process that reads data has ended ({error}); it may have run out of memory: lower --workers, then give "
+            "the same command again, which continues from the last checkpoint"
+        ) from error
 
 
 def _outlive_signals(_: int) -> None:

@@ -6,6 +6,7 @@ kept in memory, so that millions of rows cost a few dozen megabytes and loader w
 
 from __future__ import annotations
 
+import os
 from array import array
 from pathlib import Path
 
@@ -32,7 +33,7 @@ class CaptionTable:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise MissingFileError(f"{path} is missing; wanted a text file with the header caption<TAB>image")
-        self.path = path
+        self.path, self._stamp = path, _stamp(path.stat())
         self.bad_rows: list[BadSample] = []
         places = array("q")  # start, bytes, line and caption length of each row, one after the other
         with path.open("rb") as file:
@@ -62,11 +63,24 @@ class CaptionTable:
         return int(self._places[index, 2])
 
     def row(self, index: int) -> tuple[str, str]:
-        """(caption, image name) of a row."""
-        with self.path.open("rb") as file:
-            file.seek(int(self._places[index, 0]))
-            raw = file.read(int(self._places[index, 1]))
-        return parse_row(raw, f"{self.path}:{self.line(index)}")
+        """(caption, image name) of a row.
+
+        Raises:
+            MissingFileError: the file is gone; DataError: it is not the one that was opened.
+        """
+        place = f"{self.path}:{self.line(index)}"
+        try:
+            with self.path.open("rb") as file:
+                stamp = _stamp(os.fstat(file.fileno()))
+                file.seek(int(self._places[index, 0]))
+                raw = file.read(int(self._places[index, 1]))
+        except OSError as error:
+            raise MissingFileError(f"{place}: the file can no longer be read ({error}); put it back") from error
+        if stamp != self._stamp:
+            raise DataError(
+                f"{place}: the file has changed since it was opened; put it back, or start a new run with it"
+            )
+        return parse_row(raw, place)
 
 
 def parse_row(raw: bytes, place: str) -> tuple[str, str]:
@@ -91,6 +105,10 @@ def parse_row(raw: bytes, place: str) -> tuple[str, str]:
             f"{place}: the caption has {len(caption)} characters, at most {MAX_CAPTION_CHARACTERS} are read; shorten it"
         )
     return caption, image
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
 
 
 def _check_header(path: Path, raw: bytes) -> int:

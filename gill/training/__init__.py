@@ -1,8 +1,10 @@
 """Training of any family: optimiser step, loop, validation, checkpoints and the record of a run."""
 
-from gill.training.checkpoint import Checkpoints, ModelFiles, Progress
+from gill.training.checkpoint import Checkpoints, ModelFiles, Progress, newest_checkpoint
 from gill.training.datasets import FLATLAND, DataSettings, find_table, open_source
 from gill.training.flags import Command, Launch, parse_command
+from gill.training.guards import FrozenWatch
+from gill.training.ledger import count_flops, ledger_text
 from gill.training.loop import Job, Outcome, evaluate, fit, preview
 from gill.training.panels import PanelRow, draw_panel, validation_panel
 from gill.training.runlog import RunLog, claim_folder, describe_environment, parameter_text
@@ -15,6 +17,7 @@ __all__ = [
     "Checkpoints",
     "Command",
     "DataSettings",
+    "FrozenWatch",
     "Job",
     "Launch",
     "ModelFiles",
@@ -27,12 +30,15 @@ __all__ = [
     "Validator",
     "build_optimizer",
     "claim_folder",
+    "count_flops",
     "describe_environment",
     "draw_panel",
     "evaluate",
     "find_table",
     "fit",
     "forward_backward",
+    "ledger_text",
+    "newest_checkpoint",
     "open_source",
     "parameter_text",
     "parse_command",

@@ -1,15 +1,19 @@
 """Checkpoints of a run: safetensors and JSON, written whole or not at all, never overwritten while in use.
 
-`RUN/checkpoints/step-00000100/` holds what the family saves of its model, `optimizer.safetensors` and `state.json`. A
-folder appears by renaming, so a run killed while saving still has the one before.
+`RUN/checkpoints/step-00000100/` holds what the family saves of its model, `optimizer.safetensors`, `state.json` and
+the SHA-256 of each of them in `checksums.json`. Everything is on the disk before the folder appears, by renaming: a run
+killed while saving still has the one before, and a checkpoint that was damaged later is known and passed over.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,8 +24,8 @@ from torch import nn
 
 from gill.errors import CheckpointError, MissingCheckpointError
 
-STATE_NAME, OPTIMIZER_NAME = "state.json", "optimizer.safetensors"
-_NUM_KEPT = 2
+STATE_NAME, OPTIMIZER_NAME, CHECKSUMS_NAME = "state.json", "optimizer.safetensors", "checksums.json"
+_log = logging.getLogger(__name__)
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
@@ -43,30 +47,40 @@ class Progress:
 
 
 class Checkpoints:
-    """The checkpoints of one run folder."""
+    """The checkpoints of one run folder.
 
-    def __init__(self, run: Path, files: ModelFiles) -> None:
-        self.run, self.folder, self.files = run, run / "checkpoints", files
+    Args:
+        num_kept: how many of the last ones are kept, beside the best.
+    """
+
+    def __init__(self, run: Path, files: ModelFiles, num_kept: int = 2) -> None:
+        self.run, self.folder, self.files, self.num_kept = run, run / "checkpoints", files, num_kept
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint, None before the first."""
-        return max(self.folder.glob("step-*"), default=None)
+        """The newest whole checkpoint, None before the first.
+
+        Raises:
+            CheckpointError: there are some, and all are damaged.
+        """
+        return newest_checkpoint(self.run)
 
     def save(self, progress: Progress, names: list[str], optimizer: torch.optim.Optimizer) -> Path:
         """Write a checkpoint and remove older ones; the best one is kept.
 
         Args:
             names: of the optimiser's parameters, in its order.
+
+        Raises:
+            CheckpointError: it cannot be written; those before it are untouched.
         """
-        target = self.folder / _step_name(progress.step)
-        if not target.exists():
-            unfinished = self._fresh(f".unfinished-{os.getpid()}")
+        with self._replacing(self.folder / _step_name(progress.step)) as unfinished:
             self.files.save(unfinished)
             save_file(_moments(names, optimizer), unfinished / OPTIMIZER_NAME)
             (unfinished / STATE_NAME).write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
-            unfinished.rename(target)
+            sums = {path.name: _digest(path) for path in sorted(unfinished.iterdir())}
+            (unfinished / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
         self._remove_old(keep=_step_name(progress.best_step))
-        return target
+        return self.folder / _step_name(progress.step)
 
     def load(self, folder: Path, names: list[str], optimizer: torch.optim.Optimizer) -> Progress:
         """Read a checkpoint into model and optimiser.
@@ -82,36 +96,99 @@ class Checkpoints:
         try:
             _load_moments(moments, names, optimizer)
             return Progress(**json.loads(state.read_text(encoding="utf-8")))
-        except (SafetensorError, json.JSONDecodeError, TypeError) as error:
+        except (SafetensorError, ValueError, TypeError) as error:
             raise CheckpointError(f"{folder} is damaged: {error}; remove it, the one before it is used then") from error
 
     def export(self, name: str) -> None:
-        """Write the model alone to `RUN/name`, replacing what is there."""
-        unfinished, target, old = self._fresh(f".{name}-{os.getpid()}"), self.run / name, self._fresh(f".old-{name}")
-        self.files.save(unfinished)
-        if target.exists():
-            target.rename(old)
-        unfinished.rename(target)
-        shutil.rmtree(old, ignore_errors=True)
+        """Write the model alone to `RUN/name`, replacing what is there.
 
-    def _fresh(self, name: str) -> Path:
-        path = self.folder / name
-        shutil.rmtree(path, ignore_errors=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not name.startswith(".old"):
-            path.mkdir()
-        return path
+        Raises:
+            CheckpointError: it cannot be written; what was there before still is.
+        """
+        with self._replacing(self.run / name) as unfinished:
+            self.files.save(unfinished)
+
+    @contextmanager
+    def _replacing(self, target: Path) -> Iterator[Path]:
+        """A fresh folder to fill, which then takes the place of `target` whole or not at all.
+
+        Raises:
+            CheckpointError: the disk is full, or the folder may not be written.
+        """
+        unfinished, old = self.folder / f".unfinished-{target.name}", self.folder / f".old-{target.name}"
+        try:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            unfinished.mkdir(parents=True)
+            yield unfinished
+            for path in [*unfinished.iterdir(), unfinished]:
+                _flush(path)
+            shutil.rmtree(old, ignore_errors=True)
+            if target.exists():
+                target.rename(old)
+            unfinished.rename(target)
+            _flush(target.parent)
+            shutil.rmtree(old, ignore_errors=True)
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise CheckpointError(
+                f"cannot write {target}: {error}; make room or mend the folder, then give the same command again: it "
+                "continues from the last whole checkpoint"
+            ) from error
 
     def _remove_old(self, keep: str) -> None:
-        for path in sorted(self.folder.glob("step-*"))[:-_NUM_KEPT]:
+        for path in sorted(self.folder.glob("step-*"))[: -self.num_kept]:
             if path.name != keep:
                 shutil.rmtree(path)
-        for path in self.folder.glob(".unfinished-*"):
-            shutil.rmtree(path, ignore_errors=True)
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run folder, None where there is none at all; damaged ones are told of.
+
+    Raises:
+        CheckpointError: all of them are damaged.
+    """
+    found = sorted((run / "checkpoints").glob("step-*"), reverse=True)
+    for path in found:
+        damage = find_damage(path)
+        if damage is None:
+            return path
+        _log.warning("%s is damaged (%s); the checkpoint before it is used", path, damage)
+    if found:
+        raise CheckpointError(
+            f"all {len(found)} checkpoints of {run} are damaged; copy them again, or remove {run / 'checkpoints'} to "
+            "start anew"
+        )
+    return None
+
+
+def find_damage(checkpoint: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, compared with their checksums; None when all are whole."""
+    try:
+        sums = json.loads((checkpoint / CHECKSUMS_NAME).read_text(encoding="utf-8"))
+        if not isinstance(sums, dict) or not {STATE_NAME, OPTIMIZER_NAME} <= sums.keys():
+            return f"{CHECKSUMS_NAME} does not name every file"
+        changed = [name for name, wanted in sums.items() if _digest(checkpoint / name) != wanted]
+    except (OSError, ValueError) as error:
+        return str(error)
+    return f"{changed[0]} differs from its checksum" if changed else None
 
 
 def _step_name(step: int) -> str:
     return f"step-{step:08d}"
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold a file, or the entries of a folder, before anything is built on it."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _moments(names: list[str], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
@@ -21,9 +22,12 @@ from tqdm import tqdm
 
 from gill.config import Recipe
 from gill.data import REPORT_NAME, BadSamples, BatchOrder, Share, Source, training_steps
-from gill.distributed import World, any_process, barrier, broadcast_parameters
+from gill.distributed import World, any_process, ask_main, barrier, broadcast_parameters, sum_counts
+from gill.errors import TrainingError
 from gill.parameters import parameter_table
 from gill.training.checkpoint import Checkpoints, ModelFiles, Progress
+from gill.training.guards import FrozenWatch, name_pairs
+from gill.training.ledger import count_flops, ledger_text
 from gill.training.panels import validation_panel
 from gill.training.runlog import RunLog, parameter_text
 from gill.training.settings import RunSettings
@@ -112,7 +116,7 @@ class _Run:
         self.names = [name for name, _ in trainable(job.task)]
         self.optimizer = build_optimizer(job.task, job.recipe)
         files = ModelFiles(partial(job.family.save, task=job.task), partial(job.family.load, task=job.task))
-        self.checkpoints = Checkpoints(job.folder, files)
+        self.checkpoints = Checkpoints(job.folder, files, job.run.num_checkpoints)
         self.progress = self._start()
         self.total_steps = job.recipe.num_epochs * job.recipe.steps_per_epoch
         self.bad_train, self.bad_val = self._bad_samples(job.train), self._bad_samples(job.val)
@@ -121,10 +125,17 @@ class _Run:
             job.val, job.encoder, run.val_batch_size, run.val_steps, run.num_captions, run.num_workers
         )
         self.log: RunLog | None = None
-        self.has_told_of_cuts = False
+        self.has_told_of_cuts = self.has_told_of_work = False
 
     def train(self) -> Outcome:
         """All steps that are left."""
+        try:
+            return self._train()
+        finally:
+            if self.log is not None:
+                self.log.close()
+
+    def _train(self) -> Outcome:
         if self.progress.step >= self.total_steps:
             if not (self.job.folder / "model").exists():
                 self._export("model")
@@ -141,14 +152,16 @@ class _Run:
                 if is_epoch_end or is_stopped or done % self.job.run.save_freq == 0:
                     self._save()
                 if is_stopped and done < self.total_steps:
-                    return self._end(Outcome.STOPPED)
+                    return Outcome.STOPPED
         self._export("model")
-        return self._end(Outcome.FINISHED)
+        return Outcome.FINISHED
 
     def score(self) -> Validation:
         """Score the validation set with the current weights."""
         job = self.job
-        return self.validator.run(job.task, job.world, job.device, self.bad_val, job.illustrator)
+        # Shares of a network run only together, so there every process scores everything.
+        world = World() if job.run.shard_language else job.world
+        return self.validator.run(job.task, world, job.device, self.bad_val, job.illustrator)
 
     def _validate(self) -> Validation:
         job, step = self.job, self.progress.step
@@ -163,7 +176,7 @@ class _Run:
 
     def _start(self) -> Progress:
         job = self.job
-        newest = self.checkpoints.newest() or job.resume_from
+        newest = ask_main(self.checkpoints.newest) or job.resume_from
         if newest is not None:
             return self.checkpoints.load(newest, self.names, self.optimizer)
         broadcast_parameters([parameter for _, parameter in trainable(job.task)])
@@ -171,7 +184,8 @@ class _Run:
 
     def _bad_samples(self, source: Source) -> BadSamples:
         folder = self.job.folder
-        report = folder / REPORT_NAME if folder.is_dir() else None  # there is none when only evaluating
+        is_silent = self.job.run.shard_language and not self.job.world.is_main  # it reads what the first one reads
+        report = folder / REPORT_NAME if folder.is_dir() and not is_silent else None  # no folder when only evaluating
         bad = BadSamples(report, len(source), self.job.run.max_bad_fraction)
         bad.add_unusable(source.bad_rows)
         return bad
@@ -182,6 +196,7 @@ class _Run:
         order = _order(job)
         share = Share(job.world.rank, job.world.size, job.run.num_micro_batches)
         steps = range(self.progress.step, self.total_steps)
+        watch = FrozenWatch(job.task)
         job.task.train()
         read = training_steps(job.train, job.encoder, order, share, steps, recipe.pair_probability, job.run.num_workers)
         with closing(read):  # a run that stops early lets its readers go
@@ -189,11 +204,38 @@ class _Run:
                 self.bad_train.add(part.bad, part.num_tried)
                 self._tell_of_cuts(part.batches)
                 torch.manual_seed((job.run.seed << 32) + part.step)  # dropout is a function of the step
-                values = forward_backward(job.task, part.batches, share, recipe.batch_size, job.device)
-                extra = update(job.task, self.optimizer, recipe, part.step, values)
+                values = self._step(part.step, part.batches, share, bar)
                 self.progress = replace(self.progress, step=part.step + 1)
-                self._show(bar, {f"train/{name}": value for name, value in {**values, **extra}.items()})
+                self._show(bar, {f"train/{name}": value for name, value in values.items()})
+                if self.progress.step % job.run.frozen_check_freq == 0 or self.progress.step == self.total_steps:
+                    watch.check(self.progress.step)
                 yield part.step + 1
+
+    def _step(self, step: int, batches: list[Batch], share: Share, bar: tqdm) -> dict[str, float]:
+        """Gradients, then the update; the first step of a process is counted as it runs."""
+        job, recipe = self.job, self.job.recipe
+        values: dict[str, float] = {}
+
+        def run() -> None:
+            values.update(forward_backward(job.task, batches, share, recipe.batch_size, job.device))
+
+        if self.has_told_of_work:
+            run()
+        else:
+            self._tell_of_work(count_flops(run), bar)
+        try:
+            return {**values, **update(job.task, self.optimizer, recipe, step, values)}
+        except TrainingError as error:
+            raise TrainingError(f"{error}; its pairs: {name_pairs(batches)}") from error
+
+    def _tell_of_work(self, num_flops: int, bar: tqdm) -> None:
+        """Print what a step costs, once, and keep it beside the run."""
+        self.has_told_of_work = True
+        all_flops = sum_counts({"flops": num_flops}, self.job.device)["flops"]
+        text = ledger_text(all_flops, self.total_steps, self.job.world.size)
+        if self.job.world.is_main:
+            bar.write(text, file=sys.stderr)
+            (self.job.folder / "work.txt").write_text(text + "\n", encoding="utf-8")
 
     def _tell_of_cuts(self, batches: Sequence[Batch]) -> None:
         """Say once, of the first text that was too long, that such texts lose their end."""
@@ -243,11 +285,6 @@ class _Run:
         if self.job.world.is_main:
             self.checkpoints.save(self.progress, self.names, self.optimizer)
         barrier()
-
-    def _end(self, outcome: Outcome) -> Outcome:
-        if self.log is not None:
-            self.log.close()
-        return outcome
 
 
 class _Stop:

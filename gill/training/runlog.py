@@ -25,7 +25,17 @@ from gill.parameters import ParameterRow
 CONFIG_NAME, METRICS_NAME = "config.json", "metrics.jsonl"
 _LIBRARIES = ("torch", "transformers", "diffusers", "safetensors", "numpy", "pillow")
 # What may differ between a run and its continuation: it changes how the run is watched, not what it computes.
-_FREE_SETTINGS = {"print_freq", "save_freq", "num_workers", "num_micro_batches", "max_bad_fraction", "num_panels"}
+_FREE_SETTINGS = {
+    "print_freq",
+    "save_freq",
+    "num_checkpoints",
+    "frozen_check_freq",
+    "num_workers",
+    "num_micro_batches",
+    "shard_language",
+    "max_bad_fraction",
+    "num_panels",
+}
 
 
 class RunLog:
@@ -39,7 +49,7 @@ class RunLog:
     def __init__(self, folder: Path, first_step: int) -> None:
         self.folder, self.metrics = folder, folder / METRICS_NAME
         self._drop_rows_after(first_step)
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=first_step + 1)
+        self._board = SummaryWriter(str(folder.resolve() / "tensorboard"), purge_step=first_step + 1)
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """One row of `metrics.jsonl`, and the same scalars for TensorBoard."""
@@ -65,10 +75,10 @@ class RunLog:
     def _drop_rows_after(self, step: int) -> None:
         if not self.metrics.is_file():
             return
-        lines = [line for line in self.metrics.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-        kept = [line for line in lines if json.loads(line)["step"] <= step and step > 0]
+        lines = self.metrics.read_bytes().splitlines()  # the last one may be torn
+        kept = [line for line in lines if 0 <= _step_of(line) <= step and step > 0]
         unfinished = self.metrics.with_name(f".{METRICS_NAME}")
-        unfinished.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
         unfinished.replace(self.metrics)
 
 
@@ -81,12 +91,14 @@ def claim_folder(folder: Path, config: Mapping[str, Any]) -> None:
     path = folder / CONFIG_NAME
     plain = json.loads(json.dumps(config))
     if path.is_file():
-        changed = _differences(json.loads(path.read_text(encoding="utf-8")), plain)
+        changed = _differences(_read_settings(path), plain)
         if changed:
             raise ConfigError(f"{folder} belongs to a run with other settings ({changed}); choose another --exp-name")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    unfinished = path.with_name(f".{CONFIG_NAME}")
+    unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
 
 
 def describe_environment(folder: Path, command: Sequence[str], repository: Path) -> None:
@@ -134,6 +146,26 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "
         else:
             found.append(f"{prefix}{name}: {before!r}, now {after!r}")
     return ", ".join(text for text in found if text)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Raises: ConfigError, for anything but a JSON object."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigError(f"{path} is damaged ({error}); copy it again, or choose another --exp-name") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} does not hold settings; choose another --exp-name")
+    return found
+
+
+def _step_of(line: bytes) -> int:
+    """The step of a row of metrics, -1 for a line that is none."""
+    try:
+        row = json.loads(line)
+        return int(row["step"])
+    except (ValueError, TypeError, KeyError):
+        return -1
 
 
 def _version(name: str) -> str:

@@ -18,6 +18,10 @@ class RunSettings:
         num_workers: loader processes for each training process.
         print_freq: a row of `metrics.jsonl` every so many steps.
         save_freq: a checkpoint every so many steps, beside those at the end of each epoch.
+        num_checkpoints: so many of the last ones are kept, beside the best.
+        frozen_check_freq: every so many steps the frozen parts are compared with what they were at the start.
+        shard_language: every process keeps a share of the frozen language model's layers only (FSDP2), for models that
+            do not fit one GPU; same result, more communication.
         val_batch_size: pairs of a validation batch.
         val_steps: validation batches; -1 reads the whole set.
         num_captions: validation pictures that are captioned in words, for BLEU.
@@ -33,6 +37,9 @@ class RunSettings:
     num_workers: int = 0
     print_freq: int = 10
     save_freq: int = 500
+    num_checkpoints: int = 2
+    frozen_check_freq: int = 1000
+    shard_language: bool = False
     val_batch_size: int = 64
     val_steps: int = -1
     num_captions: int = 64
@@ -45,7 +52,14 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         require_in_range("max_bad_fraction", self.max_bad_fraction, 0, 1)
-        for name in ("num_micro_batches", "print_freq", "save_freq", "val_batch_size"):
+        for name in (
+            "num_micro_batches",
+            "print_freq",
+            "save_freq",
+            "num_checkpoints",
+            "frozen_check_freq",
+            "val_batch_size",
+        ):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("num_workers", "num_captions", "num_panels", "start_epoch", "seed"):

@@ -74,7 +74,7 @@ class Validator:
     def run(
         self, task: TrainingTask, world: World, device: torch.device, bad: BadSamples, illustrator: Illustrator | None
     ) -> Validation:
-        """Score the set; every process gets the same result.
+        """Score the set; every process of `world` scores a share and gets the same result.
 
         Raises:
             DataError: not a single sample can be read, or too many are bad.
@@ -82,7 +82,7 @@ class Validator:
         task.train(False)
         found = self._own_batches(task, world, device, bad, illustrator)
         task.train(True)
-        return _merge(gather_objects(found))
+        return _merge(gather_objects(found) if world.size > 1 else [found])
 
     def _own_batches(
         self, task: TrainingTask, world: World, device: torch.device, bad: BadSamples, illustrator: Illustrator | None

@@ -84,6 +84,10 @@ class TrainingTask(nn.Module, ABC):
         """What trains on the input side of a frozen network, and learns at `Recipe.token_rate`; may be empty."""
 
     @abstractmethod
+    def frozen_layers(self) -> nn.ModuleList:
+        """The layers that hold most of the frozen weights, alike and run one after the other; for sharding."""
+
+    @abstractmethod
     def after_update(self) -> None:
         """What the recipe does to the weights after each optimiser update (not after each accumulation step)."""
 

@@ -10,11 +10,9 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import flop_counter
 
 from gill.errors import GillError
 
@@ -65,18 +63,6 @@ def cpu_seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def count_flops(run: Callable[[], object]) -> int:
-    """Floating-point operations of the matrix products and convolutions of one call, attention included."""
-    kernels = torch.ops.aten
-    mapping: dict[Any, Any] = {  # torch 2.13 counts the attention kernels of accelerators only
-        kernels._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-        kernels._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-    }
-    with flop_counter.FlopCounterMode(display=False, custom_mapping=mapping) as counter:
-        run()
-    return counter.get_total_flops()
-
-
 def saved_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
     """Bytes that stay allocated for the backward pass of `forward()`: each storage once, parameters left out."""
     known = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}
@@ -109,11 +95,3 @@ def _seconds_of_product(product: Product) -> float:
         seconds += cpu_seconds(lambda: torch.mm(left, right.T, out=out))
         num_runs += 1
     return seconds / num_runs
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return flop_counter.sdpa_flop_count(query, key, value)
-
-
-def _attention_backward_flops(grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    return flop_counter.sdpa_backward_flop_count(grad, query, key, value)

@@ -17,12 +17,11 @@ from transformers import CLIPVisionConfig
 
 from gill.config import Recipe
 from gill.data import Share
-from gill.training import build_optimizer, forward_backward, update
+from gill.training import build_optimizer, count_flops, forward_backward, update
 from gill.types import Batch
 from scripts.benchmarks.measure import (
     BenchmarkError,
     Product,
-    count_flops,
     cpu_seconds,
     matmul_rate,
     print_bars,

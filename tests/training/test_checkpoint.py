@@ -71,6 +71,26 @@ def test_the_last_two_and_the_best_are_kept(tmp_path: Path) -> None:
     assert sorted(path.name[-1] for path in checkpoints.folder.iterdir()) == ["2", "4", "5"]
 
 
+def test_the_last_k_are_kept(tmp_path: Path) -> None:
+    toy = Toy()
+    checkpoints = Checkpoints(tmp_path, toy.files(), num_kept=3)
+    for step in range(1, 6):
+        toy.step()
+        checkpoints.save(Progress(step), ["weight"], toy.optimizer)
+    assert sorted(path.name[-1] for path in checkpoints.folder.iterdir()) == ["3", "4", "5"]
+
+
+def test_a_damaged_one_is_replaced_when_its_step_comes_again(tmp_path: Path) -> None:
+    toy = Toy()
+    checkpoints = Checkpoints(tmp_path, toy.files())
+    toy.step()
+    first = checkpoints.save(Progress(1), ["weight"], toy.optimizer)
+    second = checkpoints.save(Progress(2), ["weight"], toy.optimizer)
+    (second / "weights.safetensors").write_bytes(b"torn")
+    assert checkpoints.newest() == first
+    assert checkpoints.save(Progress(2), ["weight"], toy.optimizer) == checkpoints.newest() == second
+
+
 def test_exporting_again_replaces(tmp_path: Path) -> None:
     toy = Toy()
     checkpoints = Checkpoints(tmp_path, toy.files())

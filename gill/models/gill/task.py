@@ -94,6 +94,10 @@ class GillTask(TrainingTask):
         """The [IMG] rows as inputs."""
         return [self.model.img_tokens.input_rows]
 
+    def frozen_layers(self) -> nn.ModuleList:
+        """The language model's."""
+        return self.model.language.layers
+
     def after_update(self) -> None:
         """Rescale the [IMG] rows, when the recipe says so."""
         if self.model.config.rescales_img_rows:

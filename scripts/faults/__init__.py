@@ -1,0 +1,1 @@
+"""Faults made on purpose, to see that runs outlive them; see scripts/check_resume.py."""
