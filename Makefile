@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
 # What is formatted, linted and typed; names that do not exist yet are left out.
-SOURCES := $(wildcard gill scripts evals demo main.py)
+SOURCES := $(wildcard gill scripts evals demo main.py setup.py)
 PYTEST_ARGS ?=
 FLATLAND_OUT ?= data/flatland
 FLATLAND_SIZE ?= 10000
@@ -14,13 +14,22 @@ FLATLAND_SEED ?= 0
 # GILL in Flatland by the preset's recipe: minutes on two cores. TRAIN_ARGS adds flags to it.
 TRAIN_RUN := flatland
 TRAIN_ARGS ?=
+DEMO_ARGS ?=
+# SMOKE=1: the same code in the fewest steps, to see whether it runs; its numbers mean nothing.
+SMOKE ?=
+ifeq ($(SMOKE),1)
+TRAIN_RUN := flatland_smoke
+SMOKE_TRAIN := --epochs 1 --steps-per-epoch 1 --batch-size 2 --val-batch-size 2 --val-steps-per-epoch 1
+SMOKE_REPORT := --count 2
+endif
+export SMOKE
 
 # Read at import time by huggingface_hub and gradio: nothing here asks the network for anything.
 export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test train flatland bench
+.PHONY: help setup check test train demo flatland bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,9 +52,12 @@ test: check ## everything that needs neither an accelerator nor released weights
 	$(RUN) -m pytest -q -m "not gpu and not weights" $(PYTEST_ARGS)
 
 # Again: a stopped training continues, a finished one says so, and nothing is overwritten.
-train: setup ## train GILL in Flatland and report it in runs/flatland (minutes on two cores)
-	$(RUN) main.py --preset flatland --exp-name $(TRAIN_RUN) --workers 1 $(TRAIN_ARGS)
-	$(RUN) evals/flatland_report.py runs/$(TRAIN_RUN)
+train: setup ## train GILL in Flatland and report it in runs/flatland (minutes on two cores; SMOKE=1: one step)
+	$(RUN) main.py --preset flatland --exp-name $(TRAIN_RUN) --workers 1 $(SMOKE_TRAIN) $(TRAIN_ARGS)
+	$(RUN) evals/flatland_report.py runs/$(TRAIN_RUN) $(SMOKE_REPORT)
+
+demo: setup ## chat in the browser with checkpoints/gill_flatland (DEMO_ARGS="--model runs/flatland/model" for your own)
+	$(RUN) demo/app_gradio.py $(DEMO_ARGS)
 
 flatland: setup ## write the miniature world to FLATLAND_OUT (data/flatland)
 	$(RUN) scripts/make_flatland.py --out $(FLATLAND_OUT) --size $(FLATLAND_SIZE) --seed $(FLATLAND_SEED)

@@ -40,6 +40,7 @@ _ROWS = {
     "models": "errors types config",
     "training": "errors types config distributed metrics parameters data models",
     "utils": "retrieval",
+    "commands": "",
     ROOT: "_torchvision models",
 }
 MAY_IMPORT: Mapping[str, frozenset[str]] = {room: frozenset(names.split()) for room, names in _ROWS.items()}
