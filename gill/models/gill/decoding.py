@@ -59,12 +59,6 @@ class Memory:
             self.read()
         return self._last_BD
 
-    def select(self, rows: Tensor) -> None:
-        """Go on with these rows, int64[new B]; a row named twice goes on twice."""
-        last_BD, rows = self.last_BD(), rows.to(self.model.device)
-        self.cache.batch_select_indices(rows)
-        self.is_real_BS, self._last_BD, self.unread = self.is_real_BS[rows], last_BD[rows], [()] * len(rows)
-
     def _read_prompts(self) -> list[Tensor]:
         """Read what comes first, several rows side by side so that hardly a pad is computed, then spread the memory."""
         rows = rows_of(self.unread)

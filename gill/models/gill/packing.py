@@ -18,6 +18,7 @@ from gill.models.gill.sequence import TokenRows
 
 # Unless a row is longer. Attention costs the square of it, at this size a hundredth of what OPT-125m's layers cost.
 TOKENS_PER_BIN = 64
+EVERY_ROW = -2  # of positions that all rows of later grids see
 _NO_ROW = -1
 
 
@@ -28,7 +29,7 @@ class Grid:
     Attributes:
         places: int64[n] flat places of the rows that stand here, ascending.
         cells: int64[n] their cells in the flattened grid.
-        ids, positions, rows: int64[G, W]; a pad has row -1.
+        ids, positions, rows: int64[G, W]; a pad has row -1, what stands before all rows of later grids has row -2.
     """
 
     places: Tensor
@@ -68,10 +69,14 @@ def pack(
 
 
 def attention_mask(queries: Grid, keys: list[Grid], dtype: torch.dtype) -> Tensor:
-    """float[G, 1, W, sum of key widths]: 0 within a row up to the query's own position, the lowest number elsewhere."""
+    """float[G, 1, W, sum of key widths]: 0 where a query sees a key, the lowest number elsewhere.
+
+    It sees its own row and what stands before every row, up to its own position.
+    """
     key_rows = torch.cat([grid.rows for grid in keys], dim=1)[:, None, :]
     key_positions = torch.cat([grid.positions for grid in keys], dim=1)[:, None, :]
-    sees = (queries.rows[:, :, None] == key_rows) & (key_positions <= queries.positions[:, :, None])
+    sees = (queries.rows[:, :, None] == key_rows) | (key_rows == EVERY_ROW)
+    sees &= key_positions <= queries.positions[:, :, None]
     mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
     return mask.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
 

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from gill.backbones import ImageTransform
 from gill.errors import GenerationError
-from gill.models.gill.decoding import Memory, check_length
+from gill.models.gill.continuations import Continued, SharedPrompt
+from gill.models.gill.decoding import check_length
 from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.model import GillModel
 from gill.models.gill.prompts import PromptLayout, Prompts
@@ -89,12 +90,15 @@ class GillReader:
 
     @torch.no_grad()
     def continuation_log_likelihoods(
-        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]]
+        self, prompts: Sequence[Prompt], continuations: Sequence[Sequence[str]], is_shifted: bool = True
     ) -> list[list[Tensor]]:
         """Log-probability, in nats, of each token of texts that may follow a prompt; each prompt is read once.
 
         Args:
             continuations: for each prompt one or more texts, each of at least one token.
+            is_shifted: False scores as FROMAGe published its ranking of answers (evals/eval_visdial_generation.py of
+                github.com/kohjingyu/fromage): each text opens with a beginning of sequence of its own, and each token,
+                that one included, gets the probability of following itself. For comparison with the paper alone.
 
         Returns:
             For each prompt, float[n] of each of its continuations.
@@ -103,19 +107,19 @@ class GillReader:
             GenerationError: no continuation, an empty one, or one that is too long.
         """
         laid = self.layout.read(prompts)
-        rows = [(owner, self.tokenizer.words(text)) for owner, texts in enumerate(continuations) for text in texts]
-        if {owner for owner, _ in rows} != set(range(len(laid.ids))) or not all(ids for _, ids in rows):
+        opening = [] if is_shifted else [self.tokenizer.bos_id]
+        texts = [[self.tokenizer.words(text) for text in group] for group in continuations]
+        if len(texts) != len(laid.ids) or not all(group and all(group) for group in texts):
             raise GenerationError("each prompt needs at least one continuation, and each of them at least one token")
-        check_length(self.model, laid, max(len(ids) for _, ids in rows))
-        memory = Memory(self.model, laid.visual, len(laid.ids))
-        memory.add(laid.ids)
-        memory.select(torch.tensor([owner for owner, _ in rows]))
-        first_ND = memory.last_BD()
-        memory.add([ids for _, ids in rows])
-        found: list[list[Tensor]] = [[] for _ in laid.ids]
-        for (owner, ids), first_D, states in zip(rows, first_ND, memory.read(), strict=True):
-            found[owner].append(self._scores(torch.cat([first_D[None], states[:-1]]), ids))
+        check_length(self.model, laid, len(opening) + max(len(ids) for group in texts for ids in group))
+        found: list[list[Tensor]] = []
+        for prompt_ids, group in zip(laid.ids, texts, strict=True):
+            parts = SharedPrompt(self.model, prompt_ids, laid.visual).read([opening + ids for ids in group])
+            found.append([score for part in parts for score in self._part_scores(part, is_shifted)])
         return found
+
+    def _part_scores(self, part: Continued, is_shifted: bool) -> Sequence[Tensor]:
+        return self._scores(part.before if is_shifted else part.at, part.ids).split(part.lengths)
 
     def _hidden(self, laid: Prompts) -> list[Tensor]:
         """float[n, D] last hidden states of the n ids of each prompt."""
