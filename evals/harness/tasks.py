@@ -46,7 +46,7 @@ TASKS = {
             DRAWING,
             vist.read_generation,
             ("1cap", "2cap1img", "5cap", "5cap4img"),
-            "draw a story's last picture from its texts and earlier pictures (GILL, table 1 and figure 6)",
+            "draw a story's last picture from its texts and earlier pictures (GILL, table 1)",
             squashes_in_paper=True,
             differences=(_IN_FILE_ORDER, _SQUASHED, _SURVIVOR),
         ),
@@ -55,7 +55,7 @@ TASKS = {
             DRAWING,
             visdial.read_generation,
             visdial.CONTEXTS,
-            "draw the picture a dialogue is about after 1, 5 or 10 rounds (GILL, table 2)",
+            "draw the picture a dialogue is about after 1, 5 or 10 rounds (GILL)",
         ),
         Task(
             "vist-retrieval",
@@ -72,7 +72,7 @@ TASKS = {
             RETRIEVAL,
             visdial.read_retrieval,
             visdial.CONTEXTS,
-            "find the picture a dialogue is about, and the dialogue of a picture (FROMAGe, table 3)",
+            "find the picture a dialogue is about, and the dialogue of a picture (FROMAGe)",
             differences=(
                 "the number called text-to-image ranks the dialogues of each picture",
                 "a dialogue stands in one line, with a full stop behind every answer",

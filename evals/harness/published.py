@@ -1,0 +1,81 @@
+"""Rows of the papers' tables, beside which ours are printed.
+
+Only numbers whose source was checked are here: GILL (arXiv:2305.17216), FROMAGe (arXiv:2301.13823) and the stored
+outputs of FROMAGe's notebooks. They were measured on photographs with models of 6.7 B parameters: beside Flatland's they show
+which way a trend goes, not how high a score is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Published:
+    """What a paper reports of one system.
+
+    Attributes:
+        label: as in our tables where there is one of the same kind, else the paper's name.
+        contexts: scores by context and measure.
+    """
+
+    task: str
+    label: str
+    source: str
+    contexts: Mapping[str, Mapping[str, float]]
+
+
+def _similarities(contexts: Sequence[str], values: Sequence[float]) -> dict[str, dict[str, float]]:
+    return {context: {"clip_similarity": value} for context, value in zip(contexts, values, strict=False)}
+
+
+def _recalls(contexts: Sequence[str], rows: Sequence[Sequence[float]]) -> dict[str, dict[str, float]]:
+    names = ("r@1", "r@5", "r@10")
+    return {
+        context: {name: round(value / 100, 3) for name, value in zip(names, row, strict=True)}
+        for context, row in zip(contexts, rows, strict=True)
+    }
+
+
+_STORIES, _ROUNDS = ("1cap", "5cap", "5cap4img"), ("1", "5", "10")
+PUBLISHED = (
+    Published("vist-generation", "GILL", "GILL, table 1", _similarities(_STORIES, (0.581, 0.612, 0.641))),
+    Published("vist-generation", "Stable Diffusion 1.5", "GILL, table 1", _similarities(_STORIES, (0.592, 0.598))),
+    Published("vist-generation", "GLIDE", "GILL, table 1", _similarities(_STORIES, (0.582, 0.591))),
+    Published("visdial-generation", "GILL", "GILL", _similarities(_ROUNDS, (0.528, 0.621, 0.645))),
+    Published("visdial-generation", "Stable Diffusion 1.5", "GILL", _similarities(_ROUNDS, (0.552, 0.629, 0.622))),
+    Published("visdial-generation", "GLIDE", "GILL", _similarities(_ROUNDS, (0.562, 0.595, 0.587))),
+    Published("vist-retrieval", "GILL", "GILL, table 5", _recalls(("5cap4img",), ((20.3, 45.0, 53.7),))),
+    Published(
+        "vist-retrieval",
+        "FROMAGe",
+        "FROMAGe, table 1",
+        _recalls(_STORIES, ((11.3, 24.6, 32.1), (10.8, 23.8, 31.7), (18.2, 42.7, 51.8))),
+    ),
+    Published(
+        "vist-retrieval",
+        "CLIP ViT-L/14",
+        "as both papers report it",
+        _recalls(_STORIES, ((11.9, 25.5, 32.2), (5.9, 19.5, 28.0), (8.8, 22.3, 29.8))),
+    ),
+    Published(
+        "visdial-retrieval",
+        "FROMAGe",
+        "FROMAGe; it ranks the dialogues of each picture",
+        _recalls(("10",), ((20.8, 44.9, 56.0),)),
+    ),
+)
+# Ablations of GILL: CLIP similarity of the last picture of VIST stories, five texts and four pictures.
+MAPPERS = {"linear": 0.500, "mlp": 0.502, "transformer_encoder": 0.605, "gill_mapper": 0.641}
+NUM_TOKENS = {1: 0.631, 2: 0.629, 4: 0.642, 8: 0.641}
+LOSSES = {"without": 0.636, "with": 0.641}
+
+
+def published_rows(task: str, context: str, measure: str) -> list[tuple[str, float]]:
+    """(name with source, score) of what the papers report."""
+    return [
+        (f"{each.label} ({each.source})", each.contexts[context][measure])
+        for each in PUBLISHED
+        if each.task == task and measure in each.contexts.get(context, {})
+    ]

@@ -1,0 +1,177 @@
+"""Groups of runs as Markdown tables, plots and sheets of pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from evals.harness.measures import nearest_pictures, true_picture
+from evals.harness.published import published_rows
+from evals.harness.runs import Finished, Line
+from evals.harness.summary import Group, told
+from evals.harness.tasks import CAPTIONING, DRAWING, RETRIEVAL, TASKS
+from gill.data import open_image
+from gill.errors import DataError
+
+# Measures a table shows, and the one a plot shows first.
+SHOWN = {
+    DRAWING: ("clip_similarity", "judge.shape_colour_cell", "judge.whole"),
+    RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1"),
+    "ranking": ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20"),
+    CAPTIONING: ("cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),
+}
+_THUMBNAIL = 112
+
+
+def tasks_of(groups: Sequence[Group]) -> list[str]:
+    """Their tasks, in our order."""
+    return [name for name in TASKS if any(group.task == name for group in groups)]
+
+
+def table(groups: Sequence[Group], task: str) -> list[str]:
+    """Lines of a table: contexts in the papers' order, systems below each other, the papers' rows below ours."""
+    mine = [group for group in groups if group.task == task]
+    shown = [name for name in SHOWN[TASKS[task].answer] if any(name in group.measures for group in mine)]
+    lines = [
+        f"| context | system | n | seeds | gallery | {' | '.join(f'`{name}`' for name in shown)} |",
+        "|---" * (5 + len(shown)) + "|",
+    ]
+    for context in TASKS[task].contexts:
+        here = [group for group in mine if group.context == context]
+        lines += [_row(group, shown) for group in here]
+        lines += list(_published(task, context, shown)) if here else []
+    return lines
+
+
+def _row(group: Group, shown: Sequence[str]) -> str:
+    gallery = group.scores[0].gallery_size or ""
+    cells = [told(group.estimate(name)) if name in group.measures else "" for name in shown]
+    n = max(len(group.ids(name)) for name in group.measures)
+    protocol = " (paper protocol)" if group.protocol == "paper" else ""
+    return f"| {group.context} | {group.label}{protocol} | {n} | {len(group.runs)} | {gallery} | {' | '.join(cells)} |"
+
+
+def _published(task: str, context: str, shown: Sequence[str]) -> Iterator[str]:
+    """The papers' rows; what they do not report stays blank."""
+    found: dict[str, dict[str, float]] = {}
+    for name in shown:
+        for label, value in published_rows(task, context, name):
+            found.setdefault(label, {})[name] = value
+    for label, values in found.items():
+        cells = " | ".join(f"{values[name]:.3f}" if name in values else "" for name in shown)
+        yield f"| {context} | *paper: {label}* | | | | {cells} |"
+
+
+def differences(groups: Sequence[Group], task: str, against: str) -> list[str]:
+    """Lines of a table of paired differences with one system; none where it is not there."""
+    mine = [group for group in groups if group.task == task]
+    lines = []
+    for group in mine:
+        for other in mine:
+            key = (group.context, group.protocol)
+            if other.label == against != group.label and key == (other.context, other.protocol):
+                name = SHOWN[TASKS[task].answer][0]
+                lines.append(f"| {group.context} | {group.label} | {told(group.difference(other, name))} |")
+    head = [f"| context | system | `{SHOWN[TASKS[task].answer][0]}` minus that of {against} |", "|---|---|---|"]
+    return [*head, *lines] if lines else []
+
+
+def accounts(groups: Sequence[Group], task: str) -> list[str]:
+    """What was left out or had to be decided, a line each."""
+    counts: dict[str, int] = {}
+    for group in groups:
+        if group.task == task:
+            for reason, count in {**group.left_out, **group.runs[0].reading["notes"]}.items():
+                counts[reason] = max(count, counts.get(reason, 0))
+    return [f"- {count} x {reason}" for reason, count in sorted(counts.items())]
+
+
+def plot(groups: Sequence[Group], task: str, path: Path) -> None:
+    """Bars by context and system, with intervals; a PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    mine = [group for group in groups if group.task == task]
+    shown = next(name for name in SHOWN[TASKS[task].answer] if name in mine[0].measures)
+    contexts = [context for context in TASKS[task].contexts if any(group.context == context for group in mine)]
+    labels = list(dict.fromkeys(group.label for group in mine))
+    figure, axes = pyplot.subplots(figsize=(5.2, 2.8))
+    width = 0.8 / len(labels)
+    for number, label in enumerate(labels):
+        here = [group for group in mine if group.label == label]
+        places = [contexts.index(group.context) + (number - (len(labels) - 1) / 2) * width for group in here]
+        found = [group.estimate(shown) for group in here]
+        means = [each.mean for each in found]
+        errors = [[max(m - e.low, 0) for m, e in zip(means, found, strict=True)]]
+        errors.append([max(e.high - m, 0) for m, e in zip(means, found, strict=True)])
+        axes.bar(places, means, width, label=label, yerr=errors, capsize=2)
+    axes.set_xticks(range(len(contexts)), contexts)
+    axes.set_ylabel(shown)
+    axes.legend(fontsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)
+    pyplot.close(figure)
+
+
+def examples(groups: Sequence[Group], task: str, count: int) -> list[dict[str, str | Image.Image]]:
+    """The first questions in the richest context: what was shown, the truth, and each system's answer."""
+    mine = [group for group in groups if group.task == task]
+    context = next(c for c in reversed(TASKS[task].contexts) if any(group.context == c for group in mine))
+    here = [group for group in mine if group.context == context]
+    lines = here[0].runs[0].answered[:count]
+    rows: list[dict[str, str | Image.Image]] = []
+    for line in lines:
+        run = here[0].runs[0]
+        row: dict[str, str | Image.Image] = {"input": _words(line)}
+        for number, part in enumerate(part for part in line["prompt"] if isinstance(part, dict)):
+            row[f"input picture {number + 1}"] = _shrunk(open_image(_data(run) / part["picture"], "report"))
+        row["truth"] = line["reference"] if "reference" in line else _shrunk(true_picture(run, line))
+        rows.append(row)
+    for group in here:
+        for row, answer in zip(rows, _answers(group.runs[0], [line["id"] for line in lines]), strict=True):
+            row[group.label] = answer
+    return rows
+
+
+def _answers(run: Finished, ids: Sequence[str]) -> list[str | Image.Image]:
+    lines = {line["id"]: line for line in run.answered}
+    there = [lines[each] for each in ids if each in lines]
+    kind = TASKS[run.manifest["task"]].answer
+    if kind == RETRIEVAL:
+        found = dict(zip((line["id"] for line in there), nearest_pictures(run, there), strict=True))
+        return [_opened(_data(run) / found[each]) if each in found else "not asked" for each in ids]
+    if kind == DRAWING:
+        return [_opened(run.folder / lines[each]["output"]) if each in lines else "not asked" for each in ids]
+    return [_said(lines[each]) if each in lines else "not asked" for each in ids]
+
+
+def _said(line: Line) -> str:
+    if "scores" not in line:
+        return line["output"]
+    return line["candidates"][max(range(len(line["scores"])), key=line["scores"].__getitem__)]
+
+
+def _opened(path: Path) -> str | Image.Image:
+    try:
+        return _shrunk(open_image(path, "report"))
+    except DataError:
+        return "lost"
+
+
+def _shrunk(picture: Image.Image) -> Image.Image:
+    picture = picture.copy()
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    return picture
+
+
+def _words(line: Line) -> str:
+    return " ".join("(picture)" if isinstance(part, dict) else part for part in line["prompt"])
+
+
+def _data(run: Finished) -> Path:
+    return Path(run.manifest["data"])

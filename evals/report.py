@@ -1,0 +1,124 @@
+"""One page of any runs: tables with intervals and the papers' rows, plots, and what was drawn, found and said.
+
+    python evals/report.py runs/eval/* --clip checkpoints/flatland/clip --out report.html
+    python evals/report.py runs/eval/* --against diffusion
+
+RUNs are folders of `evals/generate.py`; what has no score yet is scored. The page is one HTML file with everything in
+it, ready to be sent.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import html
+import io
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from PIL import Image
+
+from evals.harness.clip import DEFAULT_CLIP
+from evals.harness.summary import Group, differences_of
+from evals.harness.tables import accounts, differences, examples, plot, table, tasks_of
+from evals.harness.tasks import TASKS
+from evals.score import load_groups
+from gill.flatland.writer import write_text
+from scripts.command import carry_out
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2rem auto; padding: 0 1rem; color: #222 }
+table { border-collapse: collapse; margin: 1rem 0 } th, td { border-bottom: 1px solid #ddd; padding: 4px 10px }
+th { text-align: left; background: #f6f6f6 } td { vertical-align: top; font-variant-numeric: tabular-nums }
+img { image-rendering: auto } .words { max-width: 320px; white-space: pre-line } .note { color: #555 }
+"""
+
+
+def main(words: list[str] | None = None) -> int:
+    """Write the page; returns the exit status."""
+    options = _parse(words)
+    return carry_out("report", lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> str:
+    groups = load_groups(options.runs, options.clip)
+    body = "\n".join(line for task in tasks_of(groups) for line in _section(groups, task, options))
+    page = (
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title><style>{_STYLE}</style>"
+        f"<h1>Evaluation</h1>{_protocols(groups)}{body}</html>\n"
+    )
+    write_text(options.out, page)
+    return f"{options.out}: {len(options.runs)} runs, {len(tasks_of(groups))} tasks, {len(page) // 1024} kB"
+
+
+def _protocols(groups: Sequence[Group]) -> str:
+    names = sorted({group.protocol for group in groups})
+    said = f"<p class='note'>Protocol: {', '.join(names)}. 95 % intervals, bootstrap over items within seeds.</p>"
+    lines = "".join(f"<li>{html.escape(each)}</li>" for each in differences_of(groups))
+    return said + (f"<p>What the published protocol does differently:</p><ul>{lines}</ul>" if lines else "")
+
+
+def _section(groups: Sequence[Group], task: str, options: argparse.Namespace) -> Iterator[str]:
+    yield f"<h2>{task}</h2><p>{html.escape(TASKS[task].about)}</p>"
+    yield as_html(table(groups, task))
+    if options.against:
+        yield as_html(differences(groups, task, options.against))
+    yield _plot(groups, task)
+    notes = accounts(groups, task)
+    if notes:
+        yield "<ul class='note'>" + "".join(f"<li>{html.escape(each[2:])}</li>" for each in notes) + "</ul>"
+    yield _examples(examples(groups, task, options.examples))
+
+
+def as_html(lines: Sequence[str]) -> str:
+    """A Markdown table as HTML."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if not line.startswith("|---")]
+    found = []
+    for number, row in enumerate(rows):
+        tag = "td" if number else "th"
+        found.append("<tr>" + "".join(f"<{tag}>{html.escape(cell.strip('`*'))}</{tag}>" for cell in row) + "</tr>")
+    return f"<table>{''.join(found)}</table>" if found else ""
+
+
+def _plot(groups: Sequence[Group], task: str) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "plot.png")
+        plot(groups, task, path)
+        return f"<p><img alt='{task}' src='{_data(path.read_bytes())}'></p>"
+
+
+def _examples(rows: Sequence[dict[str, str | Image.Image]]) -> str:
+    titles = list(dict.fromkeys(title for row in rows for title in row))
+    head = "".join(f"<th>{html.escape(title)}</th>" for title in titles)
+    body = "".join("<tr>" + "".join(_cell(row.get(title, "")) for title in titles) + "</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _cell(content: str | Image.Image) -> str:
+    if isinstance(content, str):
+        return f"<td class='words'>{html.escape(content)}</td>"
+    buffer = io.BytesIO()
+    content.save(buffer, "PNG")
+    return f"<td><img alt='' src='{_data(buffer.getvalue())}'></td>"
+
+
+def _data(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def _parse(words: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of generate.py")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
+    parser.add_argument("--clip", default=DEFAULT_CLIP, help=f"of CLIP similarity (default: {DEFAULT_CLIP})")
+    parser.add_argument("--against", metavar="LABEL", help="also paired differences with this system")
+    parser.add_argument("--examples", type=int, default=4, help="questions shown of each task (default: 4)")
+    return parser.parse_args(words)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The page of runs, and the papers' rows beside ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evals.generate import main as generate
+from evals.harness.published import published_rows
+from evals.harness.tables import table
+from evals.harness.tasks import TASKS
+from evals.report import as_html
+from evals.report import main as report
+from evals.score import load_groups
+from tests.evals.benchmark_files import write_dialogues, write_stories
+
+CLIP = "checkpoints/flatland/clip"
+
+
+def test_papers_rows_stand_where_they_were_published() -> None:
+    assert published_rows("vist-generation", "5cap4img", "clip_similarity") == [("GILL (GILL, table 1)", 0.641)]
+    assert published_rows("vist-generation", "2cap1img", "clip_similarity") == []
+    assert dict(published_rows("vist-retrieval", "5cap4img", "r@1"))["FROMAGe (FROMAGe, table 1)"] == 0.182
+
+
+def test_a_page_holds_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folders = {"vist": write_stories(tmp_path / "s"), "visdial": write_dialogues(tmp_path / "d")}
+    runs = []
+    for task in TASKS:
+        kind = task.split("-")[0]
+        if kind not in folders:
+            continue
+        for label in ("one", "other"):
+            runs.append(tmp_path / f"{task}-{label}")
+            words = ["--data", str(folders[kind]), "--system", "chance", "--label", label, "--protocol", "paper"]
+            assert generate([task, str(runs[-1]), *words]) == 0
+    out = tmp_path / "page.html"
+    assert report([*map(str, runs), "--clip", CLIP, "--against", "other", "--out", str(out)]) == 0
+    page = out.read_text()
+    assert f"{len(runs)} runs" in capsys.readouterr().out
+    assert "<script" not in page and "http" not in page  # whole without the network
+    assert "GILL, table 1" in page and "minus that of other" in page and "only the last one&#x27;s drawing" in page
+    sheets = re.findall(r"<tr><th>input</th>(.*?)</tr>", page)
+    assert all(title in sheet for sheet in sheets for title in ("truth", "one", "other"))
+    assert page.count("data:image/png;base64,") > 4 * len(sheets)
+
+
+def test_cells_count_what_was_asked(tmp_path: Path) -> None:
+    folder = write_stories(tmp_path / "s")
+    assert generate(["vist-retrieval", str(tmp_path / "run"), "--data", str(folder), "--system", "chance"]) == 0
+    lines = table(load_groups([tmp_path / "run"], CLIP), "vist-retrieval")
+    assert lines[2].startswith("| 5cap4img | chance | 6 | 1 | 30 | ")
+    assert "*paper: GILL (GILL, table 5)*" in "\n".join(lines)
+    assert as_html(lines).count("<tr>") == len(lines) - 1
