@@ -118,6 +118,12 @@ class GillSystem(System):
         replies = self.generator.generate_batch([item.prompt for item in items], options, [0] * len(items))
         return ["".join(part for part in reply if isinstance(part, str)).strip() for reply in replies]
 
+    def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+        """The log-probability of each answer, in nats; the dialogue before it is read once."""
+        prompts, candidates = [item.prompt for item in items], [item.candidates for item in items]
+        found = self.generator.continuation_log_likelihoods(prompts, candidates, is_shifted)
+        return [[float(scores.sum()) for scores in row] for row in found]
+
 
 class DiffusionSystem(System):
     """The frozen diffusion model alone: it reads a prompt's texts through its own text window."""

@@ -79,6 +79,14 @@ TASKS = {
             ),
         ),
         Task(
+            "visdial-ranking",
+            RANKING,
+            visdial.read_ranking,
+            ("each-round",),
+            "rank the hundred answers of each round after the picture and the rounds before it (FROMAGe)",
+            differences=("each token is scored by the state at the token itself, which should predict the next one",),
+        ),
+        Task(
             "captioning",
             CAPTIONING,
             captions.read_captioning,

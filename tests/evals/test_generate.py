@@ -272,6 +272,15 @@ def test_a_trained_model_draws_and_retrieves(stories: Path, tmp_path: Path) -> N
     with Image.open(tmp_path / "drawn" / "pictures" / "0.png") as drawn:
         assert drawn.size == (16, 16)
     assert json.loads((tmp_path / "drawn" / "run.json").read_text())["weights"]
+    dialogues = write_dialogues(tmp_path / "dialogues")
+    scores = []
+    for protocol in ("corrected", "paper"):
+        out = tmp_path / f"ranking-{protocol}"
+        words = ["--data", str(dialogues), "--protocol", protocol, *model[2:]]
+        assert generate(["visdial-ranking", str(out), *words]) == 0
+        scores.append(read_run(out).answered[1]["scores"])
+        assert len(scores[-1]) == 100 and max(scores[-1]) < 0
+    assert scores[0] != scores[1]
     for protocol in ("corrected", "paper"):
         out = tmp_path / protocol
         assert generate(["vist-retrieval", str(out), *model, "--protocol", protocol]) == 0

@@ -150,6 +150,31 @@ def test_both_directions_and_which_one_was_published(tmp_path: Path, monkeypatch
     assert "i2t_r@1" not in paper.measures
 
 
+# Answers
+
+
+def test_ranked_answers_score_by_the_place_of_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The right answer is always third, and what is relevant beside it comes last."""
+
+    def rate(self: ChanceSystem, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+        rows = []
+        for item in items:
+            order = sorted(range(len(item.candidates)), key=lambda n: (item.relevance or [0] * 100)[n])
+            order.remove(item.right)
+            order.insert(2, item.right)
+            rows.append([-float(order.index(number)) for number in range(len(order))])
+        return rows
+
+    monkeypatch.setattr(ChanceSystem, "rate", rate)
+    folder = write_dialogues(tmp_path / "world")
+    (group,) = load_groups([by_chance("visdial-ranking", folder, tmp_path / "run")], CLIP)
+    means = {name: group.estimate(name).mean for name in group.measures}
+    assert (means["r@1"], means["r@5"], means["mrr"]) == (0, 1, pytest.approx(1 / 3))
+    assert group.estimate("mrr").num_items == 10 * NUM_STORIES
+    assert group.estimate("ndcg").num_items == NUM_STORIES  # one round of each dialogue has relevance
+    assert group.scores[0].gallery_size == 100
+
+
 # Captions
 
 
