@@ -4,6 +4,9 @@ Each also derives from the standard error it refines, so callers may catch eithe
 came and what to do about it.
 """
 
+# What `json.loads` and decoding raise for a file that is no JSON; RecursionError for one that is nested without end.
+NOT_JSON = (ValueError, RecursionError)
+
 
 class GillError(Exception):
     """Base of everything this project raises on purpose."""

@@ -39,6 +39,7 @@ _ROWS = {
     "backbones _torchvision",
     "models": "errors types config",
     "training": "errors types config distributed metrics parameters data models",
+    "doctor": "errors data models backbones parameters training",
     "utils": "retrieval",
     "commands": "",
     ROOT: "_torchvision models",

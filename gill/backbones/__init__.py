@@ -6,7 +6,7 @@ define_missing_torchvision_ops()
 
 from gill.backbones.cache import decoding_cache
 from gill.backbones.diffusion import SCHEDULERS, DiffusionDrawer, Sampling, load_drawer, write_sampling
-from gill.backbones.language import LanguageModel, load_language_model
+from gill.backbones.language import LanguageModel, load_language_model, load_language_tokenizer
 from gill.backbones.pooled import pack_pooled, unpack_pooled
 from gill.backbones.text_encoder import (
     ConditioningEncoder,
@@ -49,6 +49,7 @@ __all__ = [
     "load_drawer",
     "load_image_transform",
     "load_language_model",
+    "load_language_tokenizer",
     "load_vision_tower",
     "open_clip_tower",
     "pack_pooled",

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, Cache, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, PreTrainedModel
 
 from gill.backbones.relu import replace_relus
 from gill.config import require_known
@@ -133,6 +133,20 @@ def load_language_model(
             f"cannot load the language model {name!r}: {error}; give a hub name or a local folder"
         ) from error
     return LanguageModel(model if quantization else model.to(device))
+
+
+def load_language_tokenizer(name: str) -> Any:
+    """The tokenizer of a language model, from a hub name or a local folder.
+
+    Raises:
+        ConfigError: nothing loadable there.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"cannot load the tokenizer of {name!r}: {error}; give a hub name or a local folder"
+        ) from error
 
 
 def _quantization(kind: str, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gill.errors import ConfigError, DataError
+from gill.errors import NOT_JSON, ConfigError, DataError
 
 REPORT_NAME = "bad_samples.jsonl"
 # The share of bad samples is judged against at least so many tries (or the whole file, if it is shorter): one broken
@@ -101,6 +101,6 @@ def _places_in(report: Path) -> set[tuple[str, int]]:
         try:
             row = json.loads(line)
             places.add((str(row["source"]), int(row["line"])))
-        except (ValueError, TypeError, KeyError):
+        except (*NOT_JSON, TypeError, KeyError):
             continue  # torn by a kill: the sample is reported again when it is met again
     return places

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gill.errors import ConfigError, DataError, MissingFileError
+from gill.errors import NOT_JSON, ConfigError, DataError, MissingFileError
 
 CARD_NAME = "store.json"
 QUARANTINE_NAME = "quarantine"
@@ -190,7 +190,7 @@ def read_card(folder: Path) -> StoreCard:
         raise MissingFileError(f"{path} is missing; build the store with scripts/extract_img_features.py")
     try:
         return StoreCard(**json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (*NOT_JSON, TypeError) as error:
         raise DataError(f"{path} is not a store's card ({error}); build the store again") from error
 
 
@@ -220,7 +220,7 @@ def _read_shard_card(shard: Path) -> dict[str, Any]:
     path = shard.with_suffix(".json")
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, *NOT_JSON) as error:
         raise DataError(f"{path} cannot be read ({error}); run scripts/extract_img_features.py again") from error
     if not isinstance(card, dict) or not {"asked", "names", "features"} <= card.keys():
         raise DataError(f"{path} is not a shard's card; run scripts/extract_img_features.py again")

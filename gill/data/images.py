@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -11,6 +13,22 @@ from gill.errors import DataError, MissingFileError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_PIXELS = 64_000_000  # a picture larger than 8000 x 8000 is a mistake or an attack, not an illustration
+
+# What Pillow raises for files that are not what they say: SyntaxError for broken PNG chunks, the others deeper down.
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 def find_image(folder: Path, name: str, place: str) -> Path:
@@ -42,6 +60,7 @@ def open_image(path: Path, place: str) -> Image.Image:
     """
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged metadata in pictures that can be read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.width * image.height > MAX_PIXELS:
@@ -51,7 +70,9 @@ def open_image(path: Path, place: str) -> Image.Image:
         raise DataError(_too_large(path, place, "too many pixels")) from error
     except UnidentifiedImageError as error:
         raise DataError(f"{place}: {path} is no picture that can be read; replace it or remove the row") from error
-    except (OSError, SyntaxError, EOFError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+    except DataError:
+        raise
+    except _BROKEN as error:
         raise DataError(f"{place}: {path} is damaged or cut short ({error}); copy it again") from error
 
 

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from gill.errors import CheckpointError, MissingCheckpointError
+from gill.errors import NOT_JSON, CheckpointError, MissingCheckpointError
 
 STATE_NAME, OPTIMIZER_NAME, CHECKSUMS_NAME = "state.json", "optimizer.safetensors", "checksums.json"
 _log = logging.getLogger(__name__)
@@ -95,8 +95,10 @@ class Checkpoints:
         self.files.load(folder)
         try:
             _load_moments(moments, names, optimizer)
-            return Progress(**json.loads(state.read_text(encoding="utf-8")))
-        except (SafetensorError, ValueError, TypeError) as error:
+            return _read_progress(state)
+        except CheckpointError:
+            raise
+        except (SafetensorError, *NOT_JSON, TypeError, KeyError) as error:
             raise CheckpointError(f"{folder} is damaged: {error}; remove it, the one before it is used then") from error
 
     def export(self, name: str) -> None:
@@ -168,7 +170,7 @@ def find_damage(checkpoint: Path) -> str | None:
         if not isinstance(sums, dict) or not {STATE_NAME, OPTIMIZER_NAME} <= sums.keys():
             return f"{CHECKSUMS_NAME} does not name every file"
         changed = [name for name, wanted in sums.items() if _digest(checkpoint / name) != wanted]
-    except (OSError, ValueError) as error:
+    except (OSError, *NOT_JSON) as error:
         return str(error)
     return f"{changed[0]} differs from its checksum" if changed else None
 
@@ -189,6 +191,11 @@ def _flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _read_progress(path: Path) -> Progress:
+    row = json.loads(path.read_text(encoding="utf-8"))
+    return Progress(int(row["step"]), float(row["best_score"]), int(row["best_step"]))
 
 
 def _moments(names: list[str], optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

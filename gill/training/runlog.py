@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
-from gill.errors import ConfigError
+from gill.errors import NOT_JSON, ConfigError
 from gill.parameters import ParameterRow
 
 CONFIG_NAME, METRICS_NAME = "config.json", "metrics.jsonl"
@@ -152,7 +152,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
     """Raises: ConfigError, for anything but a JSON object."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except NOT_JSON as error:
         raise ConfigError(f"{path} is damaged ({error}); copy it again, or choose another --exp-name") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} does not hold settings; choose another --exp-name")
@@ -164,7 +164,7 @@ def _step_of(line: bytes) -> int:
     try:
         row = json.loads(line)
         return int(row["step"])
-    except (ValueError, TypeError, KeyError):
+    except (*NOT_JSON, TypeError, KeyError):
         return -1
 
 

@@ -39,7 +39,7 @@ SETTINGS = [
     "--batch-size=8",
     "--grad-accumulation-steps=2",
     "--epochs=2",
-    "--steps-per-epoch=4",
+    "--steps-per-epoch=3",
     "--save-freq=2",
     "--lr-warmup-steps=0",
     "--val-batch-size=4",
@@ -60,13 +60,18 @@ class Point:
 
     Attributes:
         part: of `PARTS`. share: in [0, 1), how far into that part's calls.
-        number: of the signal. num_processes: of the run; the last one is killed.
+        number: of the signal. num_processes: of the run.
     """
 
     part: str
     share: float
     number: signal.Signals = signal.SIGKILL
     num_processes: int = 1
+
+    @property
+    def rank(self) -> int:
+        """The process that is ended: the last one, or the first where only that does the work."""
+        return 0 if self.part == "saving" else self.num_processes - 1
 
 
 class _Calls:
@@ -98,12 +103,12 @@ class _Calls:
 
 
 def count_calls(folder: Path, part: str, num_processes: int = 1) -> int:
-    """Run undisturbed in `folder` and count the calls within a part, on the last process.
+    """Run undisturbed in `folder` and count the calls within a part, on the process that points of it end.
 
     Raises:
         TrainingError: the run failed.
     """
-    statuses = _run(folder, num_processes, part, 0, signal.SIGKILL)
+    statuses = _run(folder, Point(part, 0, num_processes=num_processes), 0)
     if any(statuses):
         raise TrainingError(f"the undisturbed run ended with {statuses}; see {folder / 'log.txt'}")
     return int((folder / "calls.txt").read_text())
@@ -116,13 +121,15 @@ def kill_and_continue(point: Point, num_calls: int, folder: Path, undisturbed: P
         num_calls: within the point's part, of an undisturbed run. folder: emptied; the run lies there.
     """
     shutil.rmtree(folder, ignore_errors=True)
-    ended = _run(folder, point.num_processes, point.part, 1 + int(point.share * num_calls), point.number)
-    expected = {-point.number, main.STOPPED_STATUS} if point.number == signal.SIGTERM else {-point.number}
-    if ended[-1] not in expected and not (ended[-1] == 0 and point.number == signal.SIGTERM):
-        return f"the process that was to end by {point.number.name} ended with {ended[-1]}"
+    ended = _run(folder, point, 1 + int(point.share * num_calls))
+    status, expected = ended[point.rank], {-point.number}
+    if point.number == signal.SIGTERM:
+        expected |= {main.STOPPED_STATUS, 0}  # 0: the run was at its end anyway
+    if status not in expected:
+        return f"the process that was to end by {point.number.name} ended with {status}"
     if point.number == signal.SIGKILL and 0 in ended:
         return f"work was lost and a process ended with status 0: {ended}"
-    continued = _run(folder, point.num_processes, point.part, 0, point.number)
+    continued = _run(folder, point, 0)
     if any(continued):
         return f"the continued run ended with {continued}; see {folder / 'log.txt'}"
     return _difference(folder, undisturbed)
@@ -135,13 +142,13 @@ def _difference(folder: Path, undisturbed: Path) -> str | None:
     return None
 
 
-def _run(folder: Path, num_processes: int, part: str, act_at: int, number: signal.Signals) -> list[int]:
-    """The exit statuses of a run's processes, in rank order."""
+def _run(folder: Path, point: Point, act_at: int) -> list[int]:
+    """The exit statuses of a run's processes, in rank order; 0 for `act_at` disturbs nobody."""
     folder.mkdir(parents=True, exist_ok=True)
     port = _free_port()
     processes = [
-        _CONTEXT.Process(target=_train, args=(folder, rank, num_processes, port, part, act_at, number))
-        for rank in range(num_processes)
+        _CONTEXT.Process(target=_train, args=(folder, rank, port, point, act_at if rank == point.rank else 0))
+        for rank in range(point.num_processes)
     ]
     for process in processes:
         process.start()
@@ -154,19 +161,19 @@ def _run(folder: Path, num_processes: int, part: str, act_at: int, number: signa
     return [process.exitcode or 0 for process in processes]
 
 
-def _train(folder: Path, rank: int, size: int, port: int, part: str, act_at: int, number: signal.Signals) -> None:
+def _train(folder: Path, rank: int, port: int, point: Point, act_at: int) -> None:
     """One process of `main.py`, as torchrun would start it."""
     with (folder / "log.txt").open("a") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
     torch.set_num_threads(1)
+    size = point.num_processes
     if size > 1:
         world = {"RANK": rank, "WORLD_SIZE": size, "LOCAL_RANK": rank, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
         os.environ |= {name: str(value) for name, value in world.items()}
-    is_last = rank == size - 1
-    calls = _Calls(part, act_at if is_last else 0, lambda: os.kill(os.getpid(), number))
+    calls = _Calls(point.part, act_at, lambda: os.kill(os.getpid(), point.number))
     status = main.main([*SETTINGS, f"--log-base-dir={folder}", "--exp-name=run"])
-    if is_last:
+    if rank == point.rank:
         (folder / "calls.txt").write_text(str(calls.count))
     sys.exit(status)
 

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from PIL import Image
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from gill.backbones import (
     ConditioningTokenizer,
     ImageTransform,
     load_conditioning_tokenizer,
     load_image_transform,
+    load_language_tokenizer,
     tiny_conditioning_tokenizer,
     tiny_image_transform,
     tiny_tokenizer,
@@ -173,13 +173,7 @@ def load_tokenizer(config: GillConfig, num_rows: int) -> GillTokenizer:
     """
     if is_tiny(config.language):
         return GillTokenizer(tiny_tokenizer(), config, num_rows)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.language)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"cannot load the tokenizer of {config.language!r}: {error}; give a hub name or a local folder"
-        ) from error
-    return GillTokenizer(tokenizer, config, num_rows)
+    return GillTokenizer(load_language_tokenizer(config.language), config, num_rows)
 
 
 def load_encoder(config: GillConfig, num_rows: int, max_tokens: int) -> GillEncoder:
