@@ -9,7 +9,7 @@ STAMP := $(VENV)/.requirements-installed
 SOURCES := $(wildcard gill scripts evals demo main.py setup.py)
 PYTEST_ARGS ?=
 FLATLAND_OUT ?= data/flatland
-FLATLAND_SIZE ?= 10000
+FLATLAND_SIZE ?= $(if $(filter 1,$(SMOKE)),40,10000)
 FLATLAND_SEED ?= 0
 # GILL in Flatland by the preset's recipe: minutes on two cores. TRAIN_ARGS adds flags to it.
 TRAIN_RUN := flatland

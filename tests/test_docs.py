@@ -7,8 +7,13 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CODE = re.compile(r"`([^`]+)`")
-LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-DOCUMENTS = sorted((REPOSITORY / "docs").rglob("*.md"))
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+DOCUMENTS = sorted(
+    path
+    for place in ("*.md", "docs/**/*.md", "checkpoints/**/*.md", "dataset/*.md", "examples/**/*.md")
+    for path in REPOSITORY.glob(place)
+)
 
 
 def read(path: str) -> str:
@@ -58,10 +63,43 @@ def test_every_fault_names_a_test_or_a_reason() -> None:
     assert [row[0] for row in rows if len(row) != 2 or len(row[1]) < 20] == []
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_links_between_documents_lead_somewhere(document: Path) -> None:
-    links = LINK.findall(document.read_text(encoding="utf-8"))
-    assert [link for link in links if not (document.parent / link).exists()] == []
+def anchors(text: str) -> set[str]:
+    """Names of a document's headings, as forges make them."""
+    headings = re.findall(r"^#+ +(.+)$", FENCE.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def dead_links(document: Path) -> list[str]:
+    """Links of a document to files or headings that are not there; addresses are not tried."""
+    found = []
+    for link in LINK.findall(FENCE.sub("", document.read_text(encoding="utf-8"))):
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if ":" not in link and (
+            not target.exists() or (anchor and anchor not in anchors(target.read_text(encoding="utf-8")))
+        ):
+            found.append(link)
+    return found
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(REPOSITORY).as_posix())
+def test_links_and_anchors_lead_somewhere(document: Path) -> None:
+    assert dead_links(document) == []
+
+
+def test_a_dead_link_is_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(
+        "# A `b`: c\n[1](none.md) [2](#a-b-c) [3](page.md#gone) [4](https://x.org/#y)\n```\n# d\n[5](no)\n```\n"
+    )
+    assert dead_links(page) == ["none.md", "page.md#gone"]
+
+
+def test_documents_for_users_name_files_that_exist() -> None:
+    for document in ("docs/FORMATS.md", "docs/MIGRATION.md", "docs/FAQ.md", "docs/FIRST_HOUR.md", "docs/INSTALL.md"):
+        text = read(document)
+        named = re.findall(r"\b((?:gill|scripts|evals|demo|dataset|tests)/[\w/]+\.(?:py|md))\b", text)
+        assert [name for name in named if not (REPOSITORY / name).exists()] == [], document
 
 
 def test_a_wrong_name_is_found() -> None:

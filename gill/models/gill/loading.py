@@ -120,7 +120,10 @@ def _embeddings(model: GillModel, ids: list[int]) -> Tensor:
 
 def _require_room(name: str, ids: list[int], room: int) -> None:
     if len(ids) > room:
-        raise ConfigError(f"{name} are {len(ids)} tokens, there is room for {room}; add tokens or leave words out")
+        raise ConfigError(
+            f"{name} are {len(ids)} tokens of this language model, there is room for {room}; add tokens, or leave "
+            f"words out (--set {name}= leaves out all)"
+        )
 
 
 def build(

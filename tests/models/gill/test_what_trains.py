@@ -106,7 +106,8 @@ def test_img_rows_may_start_from_words() -> None:
     others = [0, *range(1 + len(ids), len(rows))]
     assert torch.equal(rows[others], plain.model.img_tokens.input_rows[others])
     with pytest.raises(
-        ConfigError, match=r"img_words are \d tokens, there is room for 3; add tokens or leave words out"
+        ConfigError,
+        match=r"img_words are \d tokens of this .*, there is room for 3; add tokens, or leave words out",
     ):
         build(replace(config, img_words="abcdefgh"))
 
@@ -121,7 +122,7 @@ def test_visual_tokens_may_start_as_words() -> None:
     tokens, random = started.model.visual_prefix(features), plain.model.visual_prefix(features)
     assert torch.equal(tokens[:, 0], started.model.language.table[word].expand(3, -1))
     torch.testing.assert_close(tokens[:, 1], random[:, 1])
-    with pytest.raises(ConfigError, match="visual_words are 3 tokens, there is room for 2"):
+    with pytest.raises(ConfigError, match="visual_words are 3 tokens of this language model, there is room for 2"):
         build(replace(config, visual_words="abc"))
 
 
