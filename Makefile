@@ -15,6 +15,8 @@ FLATLAND_SEED ?= 0
 TRAIN_RUN := flatland
 TRAIN_ARGS ?=
 DEMO_ARGS ?=
+# What `make reproduce` makes: main, mappers, tokens or losses.
+TABLE ?= main
 # SMOKE=1: the same code in the fewest steps, to see whether it runs; its numbers mean nothing.
 SMOKE ?=
 ifeq ($(SMOKE),1)
@@ -29,7 +31,7 @@ export HF_HUB_OFFLINE := 1
 export GRADIO_ANALYTICS_ENABLED := False
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test train demo flatland bench
+.PHONY: help setup check test train reproduce demo flatland bench
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +63,9 @@ demo: setup ## chat in the browser with checkpoints/gill_flatland (DEMO_ARGS="--
 
 flatland: setup ## write the miniature world to FLATLAND_OUT (data/flatland)
 	$(RUN) scripts/make_flatland.py --out $(FLATLAND_OUT) --size $(FLATLAND_SIZE) --seed $(FLATLAND_SEED)
+
+reproduce: setup ## the papers' tables in Flatland, TABLE=main|mappers|tokens|losses, into docs/RESULTS.md (resumable)
+	$(RUN) evals/reproduce.py --table $(TABLE)
 
 bench: setup ## measure the speed that is promised; the last line is JSON (minutes; SMOKE=1: toy shapes)
 	$(RUN) scripts/benchmark.py

@@ -90,7 +90,7 @@ LOSSES = {"without": 0.636, "with": 0.641}
 def published_rows(task: str, context: str, measure: str) -> list[tuple[str, float]]:
     """(name with source, score) of what the papers report."""
     return [
-        (f"{each.label} ({each.source})", each.contexts[context][measure])
+        (each.label if each.source == each.label else f"{each.label} ({each.source})", each.contexts[context][measure])
         for each in PUBLISHED
         if each.task == task and measure in each.contexts.get(context, {})
     ]

@@ -1,0 +1,129 @@
+"""What `make reproduce` trains and asks for each table: in Flatland, nothing tuned per row."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from evals.harness.published import LOSSES, MAPPERS, NUM_TOKENS
+from evals.harness.tasks import TASKS
+from gill.config import require_known
+from gill.mappers import MapperSizes, build_mapper
+from gill.parameters import count_trainable
+
+_CAPTION = (
+    "( a big red star at the top left and a small blue ring at the bottom right of the"  # what [IMG] rows start from
+)
+_SHORT = ("--epochs", "4", "--steps-per-epoch", "100")
+# Of Flatland's frozen parts: width of the language model, and the conditioning sequence.
+_HIDDEN, _LENGTH, _WIDTH, _HEADS, _LAYERS = 192, 40, 192, 4, 2
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        flags: of `main.py`, beside the preset and the seed.
+        published: what the paper reports of it, in the measure of the table; None where it reports nothing.
+    """
+
+    label: str
+    flags: tuple[str, ...] = ()
+    published: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One table, or several that share their models.
+
+    Attributes:
+        tasks: contexts asked of every seed, by task. first_seed_tasks: of the first seed alone.
+        baselines: systems asked beside, with the tasks they suit: (system, label, model, tasks).
+    """
+
+    title: str
+    variants: tuple[Variant, ...]
+    tasks: Mapping[str, Sequence[str]]
+    first_seed_tasks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    baselines: tuple[tuple[str, str, str, tuple[str, ...]], ...] = ()
+    has_decision: bool = False
+    has_ablation: bool = False
+
+
+_DRAWN = {name: TASKS[name].contexts for name in ("vist-generation", "visdial-generation")}
+_FOUND = {name: TASKS[name].contexts for name in ("vist-retrieval", "visdial-retrieval")}
+DIFFUSION, CLIP = "checkpoints/flatland/diffusion", "checkpoints/flatland/clip"
+_ABLATED = {"vist-retrieval": ("5cap4img",)}, {"vist-generation": ("5cap4img",)}
+
+
+def _mapper_variants() -> tuple[Variant, ...]:
+    """Every form at the preset's width, and the small ones again as large as the GILLMapper."""
+    tokens = ("--num-tokens", "20", "--set", f"img_words={_first_words(19)}")  # 20 shares of the sequence are even
+    width = 192
+    found = [
+        Variant(f"{kind}, width {width}", ("--text-fc-mode", kind, *tokens), MAPPERS[kind])
+        for kind in ("linear", "mlp", "transformer_encoder", "gill_mapper")
+    ]
+    goal = mapper_parameters("gill_mapper", width)
+    for kind in ("mlp", "transformer_encoder"):
+        wide = min(range(_HEADS, 2048, _HEADS), key=lambda each: abs(mapper_parameters(kind, each) - goal))
+        found.append(Variant(f"{kind}, width {wide}", ("--text-fc-mode", kind, *tokens, f"mapper_width={wide}")))
+    return tuple(Variant(each.label, (*each.flags, *_SHORT), each.published) for each in found)
+
+
+def _first_words(count: int) -> str:
+    return " ".join(_CAPTION.split()[:count])
+
+
+def mapper_parameters(kind: str, width: int) -> int:
+    """Numbers that train of a mapper between Flatland's parts."""
+    import torch
+
+    with torch.device("meta"):
+        return count_trainable(build_mapper(kind, MapperSizes(_HIDDEN, 20, _LENGTH, _WIDTH, width, _LAYERS, _HEADS)))
+
+
+def _token_variants() -> tuple[Variant, ...]:
+    return tuple(
+        Variant(
+            f"{count} [IMG]",
+            ("--num-tokens", str(count), "--set", f"img_words={_first_words(count - 1)}", *_SHORT),
+            NUM_TOKENS[count],
+        )
+        for count in (1, 2, 4, 8)
+    )
+
+
+def _loss_variants() -> tuple[Variant, ...]:
+    return (
+        Variant("with the retrieval loss", _SHORT, LOSSES["with"]),
+        Variant("without", ("--set", "contrastive_weight=0", *_SHORT), LOSSES["without"]),
+    )
+
+
+def find_plan(name: str) -> Plan:
+    """A table by name.
+
+    Raises:
+        UnknownNameError: no such table.
+    """
+    require_known("table", name, TABLES)
+    if name == "main":
+        return Plan(
+            "Contexts, rounds, retrieval, decision and captions",
+            (Variant("GILL"),),
+            {**_DRAWN, **_FOUND, "captioning": ("picture",)},
+            baselines=(
+                ("diffusion", "diffusion alone", DIFFUSION, tuple(_DRAWN)),
+                ("clip", "frozen CLIP", CLIP, tuple(_FOUND)),
+                ("chance", "chance", "", (*_DRAWN, *_FOUND)),
+            ),
+            has_decision=True,
+        )
+    variants = {"mappers": _mapper_variants, "tokens": _token_variants, "losses": _loss_variants}
+    titles = {"mappers": "Mappers", "tokens": "Number of [IMG] tokens", "losses": "The retrieval loss"}
+    return Plan(titles[name], variants[name](), *_ABLATED, has_ablation=True)
+
+
+TABLES = ("main", "mappers", "tokens", "losses")

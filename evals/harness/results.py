@@ -1,0 +1,130 @@
+"""Sections of docs/RESULTS.md: one a table, between marks, so that what is written around them by hand stays."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evals.harness.plans import Plan
+from evals.harness.summary import Group, told
+from evals.harness.tables import accounts, differences, plot, table, tasks_of
+from evals.harness.tasks import TASKS
+from gill.errors import DataError
+from gill.flatland.writer import write_text
+
+_BASELINE = {"drawing": "diffusion alone", "retrieval": "frozen CLIP"}
+
+
+def section(
+    name: str, plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]], pictures: Path
+) -> list[str]:
+    """Markdown lines of a table's section; plots are written into the folder `pictures`.
+
+    Args:
+        runs: training runs by variant, of every seed.
+    """
+    seeds = max(len(folders) for folders in runs.values())
+    lines = [
+        f"## {plan.title}",
+        "",
+        f"`make reproduce{'' if name == 'main' else f' TABLE={name}'}`: {seeds} training seeds over the same frozen",
+        "parts, 95 % bootstrap intervals over questions within seeds, the corrected protocol. The papers' rows are of",
+        "photographs and models of 6.7 B parameters.",
+        "",
+    ]
+    if plan.has_ablation:
+        return [*lines, *_ablation(plan, groups, runs)]
+    pictures.mkdir(parents=True, exist_ok=True)
+    for task in tasks_of(groups):
+        path = pictures / f"results_{task}.png"
+        plot(groups, task, path)
+        lines += [f"### {task}", "", f"To {TASKS[task].about}.", "", *table(groups, task), ""]
+        paired = differences(groups, task, _BASELINE.get(TASKS[task].answer, ""))
+        lines += [*paired, ""] if paired else []
+        lines += [*accounts(groups, task), f"![{task}]({pictures.name}/{path.name})", ""]
+    return lines
+
+
+def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]]) -> list[str]:
+    """One row a variant: retrieval and embedding distance of all seeds, drawings of the first."""
+    lines = [
+        "Found and drawn: a story's last picture, from five texts and four pictures. Distance: of mapped sequences",
+        "to the text encoder's, on validation pairs, mean over seeds. Drawings are of the first seed.",
+        "",
+        "| variant | numbers that train | found `r@1` | distance | `clip_similarity` | `judge.shape_colour_cell` "
+        "| paper, `clip_similarity` |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for variant in plan.variants:
+        mine = {group.task: group for group in groups if group.label == variant.label}
+        found, drawn = mine["vist-retrieval"], mine["vist-generation"]
+        cells = [variant.label, f"{num_trainable(runs[variant.label][0]):,}", told(found.estimate("r@1"))]
+        cells += [f"{statistics.fmean(map(conditioning_distance, runs[variant.label])):.3f}"]
+        cells += [told(drawn.estimate(name)) for name in ("clip_similarity", "judge.shape_colour_cell")]
+        cells += ["" if variant.published is None else f"{variant.published:.3f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def conditioning_distance(run: Path) -> float:
+    """Of the last validation of a training run.
+
+    Raises:
+        DataError: the run was not validated, or its log is damaged.
+    """
+    path = run / "metrics.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return float([row["val/conditioning"] for row in rows if "val/conditioning" in row][-1])
+    except (OSError, ValueError, LookupError) as error:
+        raise DataError(f"{path} holds no validation ({error!r}); train again in another folder") from error
+
+
+def num_trainable(run: Path) -> int:
+    """Numbers that train, from a run's saved weights."""
+    from gill.models.gill import read_trained
+
+    return read_trained(run / "model").num_values
+
+
+def decision_table(reports: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Macro-F1 of the decision between fetching and drawing, a row a seed, beside constant choices and the paper's."""
+    if not reports:
+        return []
+    lines = [
+        "### decision",
+        "",
+        "To decide between fetching and drawing: macro-F1 on prompts it was not trained on.",
+        "",
+    ]
+    lines += ["| system | macro-F1 | n |", "|---|---|---|"]
+    for seed, scores in enumerate(reports):
+        f1, n = scores["f1"], scores["num_generate"] + scores["num_retrieve"]
+        lines.append(f"| GILL, seed {seed} | {f1['value']:.3f} [{f1['low']:.3f}, {f1['high']:.3f}] | {n} |")
+    first = reports[0]
+    lines += [f"| always {name} | {value:.3f} | |" for name, value in first["constant_f1"].items()]
+    lines.append(f"| a coin | {first['coin_f1']:.3f} | |")
+    lines += [f"| *paper: {name}* | {value:.3f} | |" for name, value in first["published"].items()]
+    return [*lines, ""]
+
+
+def write_section(path: Path, name: str, lines: Sequence[str]) -> None:
+    """Put a section between its marks, at the end of the file where there are none yet.
+
+    Raises:
+        DataError: a mark without its end.
+    """
+    begin, end = f"<!-- reproduce: {name} -->", f"<!-- end of reproduce: {name} -->"
+    text = path.read_text(encoding="utf-8") if path.is_file() else "# Results\n"
+    block = "\n".join([begin, "", *lines, end])
+    before, mark, rest = text.partition(begin)
+    if mark and end not in rest:
+        raise DataError(f"{path} has the mark {begin} without {end}; remove it")
+    if mark:
+        after = rest.partition(end)[2]
+        write_text(path, before + block + after)
+    else:
+        write_text(path, f"{text.rstrip()}\n\n{block}\n")

@@ -1,0 +1,114 @@
+"""The tables of `make reproduce`: what they train, and the document they are written into."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evals import reproduce
+from evals.generate import main as generate
+from evals.harness import results
+from evals.harness.plans import TABLES, find_plan, mapper_parameters
+from evals.harness.results import conditioning_distance, decision_table, write_section
+from evals.reproduce import Size
+from gill.errors import DataError
+from gill.training import parse_command
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_training_is_a_command_that_parses(table: str) -> None:
+    for variant in find_plan(table).variants:
+        command = parse_command(["--preset", "flatland", *variant.flags])
+        num_words = len(command.model.img_words.split())
+        assert num_words < command.model.num_img_tokens  # [IMG0] starts from none
+        if table != "main":
+            assert command.recipe.num_epochs * command.recipe.steps_per_epoch == 400
+
+
+def test_mappers_are_compared_at_equal_steps_and_at_equal_size() -> None:
+    commands = {v.label: parse_command(["--preset", "flatland", *v.flags]).model for v in find_plan("mappers").variants}
+    assert {model.num_img_tokens for model in commands.values()} == {20}
+    sizes = {label: mapper_parameters(model.mapper, model.mapper_width) for label, model in commands.items()}
+    goal = sizes["gill_mapper, width 192"]
+    enlarged = [size for label, size in sizes.items() if not label.endswith("width 192")]
+    assert len(enlarged) == 2 and all(abs(size / goal - 1) < 0.02 for size in enlarged)
+
+
+def test_a_section_leaves_what_is_written_by_hand(tmp_path: Path) -> None:
+    path = tmp_path / "RESULTS.md"
+    path.write_text("# Results\n\nby hand\n")
+    write_section(path, "main", ["first"])
+    write_section(path, "tokens", ["other"])
+    path.write_text(path.read_text() + "\nand below\n")
+    write_section(path, "main", ["second"])
+    text = path.read_text()
+    assert "first" not in text
+    assert [text.index(word) for word in ("by hand", "second", "other", "and below")] == sorted(
+        text.index(word) for word in ("by hand", "second", "other", "and below")
+    )
+    path.write_text(text.replace("<!-- end of reproduce: main -->", ""))
+    with pytest.raises(DataError, match="remove it"):
+        write_section(path, "main", ["third"])
+
+
+def test_the_distance_is_that_of_the_last_validation(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"val/conditioning": 9.0}\n{"loss": 1}\n{"val/conditioning": 4.5}\n')
+    assert conditioning_distance(tmp_path) == 4.5
+    (tmp_path / "metrics.jsonl").write_text('{"loss": 1}\n')
+    with pytest.raises(DataError, match="no validation"):
+        conditioning_distance(tmp_path)
+
+
+def test_a_decision_stands_beside_constants_and_the_paper() -> None:
+    score = {"value": 0.9, "low": 0.8, "high": 1.0}
+    report: dict[str, Any] = {
+        "f1": score,
+        "num_generate": 6,
+        "num_retrieve": 4,
+        "constant_f1": {"generate": 0.375},
+        "coin_f1": 0.45,
+        "published": {"linear": 0.547},
+    }
+    text = "\n".join(decision_table([report, report]))
+    assert "| GILL, seed 1 | 0.900 [0.800, 1.000] | 10 |" in text
+    assert "| always generate | 0.375 | |" in text and "| *paper: linear* | 0.547 | |" in text
+
+
+@pytest.fixture
+def by_chance(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Trainings are noted and not carried out; chance answers for every model."""
+    trained: list[list[str]] = []
+
+    def train(words: list[str]) -> int:
+        trained.append(words)
+        folder = Path(words[words.index("--log-base-dir") + 1]) / words[words.index("--exp-name") + 1]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "metrics.jsonl").write_text('{"val/conditioning": 4.5}\n')
+        return 0
+
+    def ask(words: list[str] | None) -> int:
+        words = list(words or [])
+        words[words.index("--system") + 1] = "chance"
+        return generate(words)
+
+    monkeypatch.setattr(reproduce, "train", train)
+    monkeypatch.setattr(reproduce, "generate", ask)
+    monkeypatch.setattr(reproduce, "SMOKE", Size(30, 2, 2))
+    monkeypatch.setattr(results, "num_trainable", lambda run: 1234)
+    return trained
+
+
+def test_an_ablation_is_trained_asked_and_written(
+    by_chance: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--smoke", "--table", "losses", "--out", str(tmp_path / "out")]
+    assert reproduce.main(words) == 0
+    assert [words[words.index("--seed") + 1] for words in by_chance] == ["0", "1", "0", "1"]
+    text = (tmp_path / "out" / "RESULTS.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| without |")]
+    assert row.split(" | ")[1] == "1,234" and row.split(" | ")[3] == "4.500" and row.endswith("| 0.636 |")
+    assert (tmp_path / "out" / "losses.html").is_file()
+    shown = capsys.readouterr().out
+    assert "$ python main.py --preset flatland" in shown and "$ python evals/generate.py vist-retrieval" in shown
