@@ -6,6 +6,7 @@
 `main.py --image-features data/features` then trains without running the tower (`training/` and `validation/` inside).
 The store is sharded, checksummed and read by memory map. A stopped run is continued by the same command; pictures that
 cannot be read are left out, listed in bad_samples.jsonl beside the store, and end the run beyond --max-bad-fraction.
+Started by torchrun, each process writes its own shards: torchrun --nproc-per-node 8 scripts/extract_img_features.py ...
 """
 
 import argparse
@@ -43,6 +44,7 @@ from gill.data import (
     find_image,
     open_image,
 )
+from gill.distributed import World, world_from_environment
 from gill.errors import DataError
 from gill.training import find_table
 from scripts.command import carry_out
@@ -72,14 +74,17 @@ def main(words: list[str] | None = None) -> int:
 def _extract(options: argparse.Namespace) -> str:
     table = CaptionTable(find_table(options.captions))
     places = _places(table)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    world = world_from_environment() or World()
+    device = torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     tower, transform = _load_tower(options.visual_model, device)
     card = StoreCard(options.visual_model, tower.feature_width, options.dtype, options.shard_rows)
     writer = FeatureWriter(options.out, card)
     bad = BadSamples(options.out / REPORT_NAME, len(places), options.max_bad_fraction)
     pictures = Pictures(options.images, transform, places)
     num_stored = 0
-    for number, asked in tqdm(writer.missing(list(places)), desc="shards", unit="shard"):
+    for number, asked in tqdm(
+        writer.missing(list(places), world.rank, world.size), desc="shards", unit="shard", disable=not world.is_main
+    ):
         names, features = [], []
         for batch, broken in _read(pictures, asked, options):
             bad.add(broken, num_tried=len(batch) + len(broken))

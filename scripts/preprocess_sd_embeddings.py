@@ -5,7 +5,8 @@
 
 One `<image name>.npy` of shape (L, C) a row. With a diffusion model at hand, `main.py --diffusion-model` computes the
 same on the fly for about one language model token a caption; a store of CC3M takes some 390 GB. A stopped run is
-continued by the same command: files that are there are kept, and files appear whole or not at all.
+continued by the same command: files that are there are kept, and files appear whole or not at all. Started by torchrun,
+each process writes its own rows: torchrun --nproc-per-node 8 scripts/preprocess_sd_embeddings.py ...
 """
 
 import argparse
@@ -30,6 +31,7 @@ from gill.backbones import (
     tiny_conditioning_tokenizer,
 )
 from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path, write_target
+from gill.distributed import World, world_from_environment
 from gill.training import find_table
 from scripts.command import carry_out
 
@@ -44,10 +46,14 @@ def _preprocess(options: argparse.Namespace) -> str:
     table = CaptionTable(find_table(options.captions))
     options.out.mkdir(parents=True, exist_ok=True)
     BadSamples(options.out / REPORT_NAME, len(table), options.max_bad_fraction).add_unusable(table.bad_rows)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    world = world_from_environment() or World()
+    device = torch.device("cuda", world.local_rank) if torch.cuda.is_available() else torch.device("cpu")
     encoder, tokenizer = _load(options.diffusion_model, device)
-    missing = [index for index in range(len(table)) if not target_path(options.out, table.row(index)[1]).is_file()]
-    for start in tqdm(range(0, len(missing), options.batch_size), desc="captions", unit="batch"):
+    own = range(world.rank, len(table), world.size)
+    missing = [index for index in own if not target_path(options.out, table.row(index)[1]).is_file()]
+    for start in tqdm(
+        range(0, len(missing), options.batch_size), desc="captions", unit="batch", disable=not world.is_main
+    ):
         rows = [table.row(index) for index in missing[start : start + options.batch_size]]
         targets = encoder(tokenizer([caption for caption, _ in rows]).to(device)).float().cpu().numpy()
         for (_, name), target in zip(rows, targets, strict=True):

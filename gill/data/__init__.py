@@ -7,6 +7,7 @@ from gill.data.images import EXTENSIONS as IMAGE_EXTENSIONS
 from gill.data.images import find_image, open_image
 from gill.data.loading import Share, StepShare, training_steps, validation_batches
 from gill.data.order import BatchOrder, is_paired_step
+from gill.data.shards import ShardFolder, find_shards
 from gill.data.sources import CaptionFile, Example, Source
 from gill.data.table import CaptionTable
 from gill.data.targets import FOLDER_NAME as TARGET_FOLDER_NAME
@@ -27,12 +28,14 @@ __all__ = [
     "FeatureStore",
     "FeatureWriter",
     "FlatlandSource",
+    "ShardFolder",
     "Share",
     "Source",
     "StepShare",
     "StoreCard",
     "TargetFolder",
     "find_image",
+    "find_shards",
     "is_paired_step",
     "open_image",
     "story_context",

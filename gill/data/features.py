@@ -129,11 +129,16 @@ class FeatureWriter:
         self.folder, self.card = folder, card
         _write_whole(folder / CARD_NAME, json.dumps(asdict(card), indent=2).encode() + b"\n")
 
-    def missing(self, names: Sequence[str]) -> list[tuple[int, list[str]]]:
-        """(shard number, its names) of every shard of `names` that is not finished."""
+    def missing(self, names: Sequence[str], rank: int = 0, num_processes: int = 1) -> list[tuple[int, list[str]]]:
+        """(shard number, its names) of every shard of `names` that is not finished.
+
+        Args:
+            rank, num_processes: leave the others' shards to them; which they are depends on the shards' numbers alone.
+        """
         size = self.card.shard_rows
         chunks = [list(names[start : start + size]) for start in range(0, len(names), size)]
-        return [(number, chunk) for number, chunk in enumerate(chunks) if not self._is_finished(number, chunk)]
+        own = [(number, chunk) for number, chunk in enumerate(chunks) if number % num_processes == rank]
+        return [(number, chunk) for number, chunk in own if not self._is_finished(number, chunk)]
 
     def write(self, number: int, asked: Sequence[str], names: Sequence[str], features: np.ndarray) -> None:
         """Finish a shard.

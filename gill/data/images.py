@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import warnings
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
@@ -52,8 +53,11 @@ def find_image(folder: Path, name: str, place: str) -> Path:
     )
 
 
-def open_image(path: Path, place: str) -> Image.Image:
+def open_image(path: Path, place: str, content: bytes | None = None) -> Image.Image:
     """A decoded RGB picture.
+
+    Args:
+        content: of the picture, when `path` is the shard it was read from.
 
     Raises:
         DataError: not a picture, truncated, or larger than `MAX_PIXELS`.
@@ -62,7 +66,7 @@ def open_image(path: Path, place: str) -> Image.Image:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata in pictures that can be read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path if content is None else BytesIO(content)) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(_too_large(path, place, f"{image.width} x {image.height} pixels"))
                 return image.convert("RGB")

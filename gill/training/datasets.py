@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from gill.data import (
     CaptionTable,
     FeatureStore,
     FlatlandSource,
+    ShardFolder,
     Source,
     TargetFolder,
+    find_shards,
 )
 from gill.errors import ConfigError
 
@@ -30,7 +33,7 @@ class DataSettings:
 
     Attributes:
         train, val: a name such as "cc3m" (`DATASET_DIR/NAME_train.tsv`, pictures in `IMAGE_DIR/NAME/training/`), a
-            `.tsv` file (pictures in `IMAGE_DIR/`), or "flatland".
+            `.tsv` file (pictures in `IMAGE_DIR/`), a folder of WebDataset shards (`.tar`), or "flatland".
         image_features: store of image features, with `training/` and `validation/` inside or one for both; "" = none.
         contexts: of Flatland, "mixed" or "none".
     """
@@ -56,6 +59,9 @@ def open_source(data: DataSettings, split: str, seed: int, vision: str, target_s
     name = data.train if split == "train" else data.val
     if name == FLATLAND:
         return _open_flatland(data, split, seed, target_shape)
+    shards = find_shards(Path(name))
+    if shards:
+        return _open_shards(data, shards, target_shape)
     if "," in name:
         raise ConfigError(f"one data set at a time, got {name!r}; join the files into one .tsv")
     folder = Path(data.image_dir)
@@ -73,6 +79,15 @@ def _open_flatland(data: DataSettings, split: str, seed: int, target_shape: tupl
     if split == "train":
         return FlatlandSource("train", _NUM_FLATLAND_TRAIN, seed, data.contexts)
     return FlatlandSource("val", _NUM_FLATLAND_VAL, seed, contexts="none")
+
+
+def _open_shards(data: DataSettings, paths: Sequence[Path], target_shape: tuple[int, int] | None) -> Source:
+    if data.image_features or target_shape is not None:
+        raise ConfigError(
+            "features and conditioning targets are stored by image name, and shards are read as they are; leave out "
+            "--image-features and name a --diffusion-model, or give a caption file"
+        )
+    return ShardFolder(paths)
 
 
 def _open_features(data: DataSettings, split: str, vision: str) -> FeatureStore | None:

@@ -72,7 +72,11 @@ _RUN_FLAGS: dict[tuple[str, ...], tuple[str, type, str]] = {
     ("--input-prompt",): ("input_prompt", str, "what a described picture is prompted with in validation"),
 }
 _DATA_FLAGS: dict[tuple[str, ...], tuple[str, type, str]] = {
-    ("-d", "--dataset"): ("train", str, "cc3m (NAME_train.tsv in --dataset-dir), a .tsv file, or flatland"),
+    ("-d", "--dataset"): (
+        "train",
+        str,
+        "cc3m (NAME_train.tsv in --dataset-dir), a .tsv file, a folder of .tar shards, flatland",
+    ),
     ("--val-dataset",): ("val", str, "the same for validation"),
     ("--dataset-dir",): ("dataset_dir", str, "folder of the caption files (default: datasets)"),
     ("--image-dir",): ("image_dir", str, "folder of the pictures (default: data)"),

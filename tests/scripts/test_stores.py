@@ -52,6 +52,20 @@ def test_features_are_the_towers(captions: Path) -> None:
     assert (folder / "store" / "shard-00000.npy").stat().st_mtime_ns == first
 
 
+def test_processes_share_the_work(captions: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchrun starts them, one after the other: each writes its own shards and rows, together all."""
+    folder, found = captions.parent, []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        store = [str(captions), str(folder), str(folder / "store"), "--visual-model=tiny", "--shard-rows=2"]
+        assert extract(store) == 0
+        assert preprocess([str(captions), str(folder / "clip_embs"), "--diffusion-model=tiny"]) == 0
+        found.append((len(list((folder / "store").glob("*.npy"))), len(list((folder / "clip_embs").glob("*.npy")))))
+    assert found == [(2, 3), (3, 6)]
+    assert len(FeatureStore(folder / "store")) == 6
+
+
 def test_a_bad_picture_is_left_out_and_listed(captions: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = captions.parent
     (folder / "3.png").write_text("broken")
