@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python
 STAMP := $(VENV)/.requirements-installed
 
 # What is formatted, linted and typed; names that do not exist yet are left out.
-SOURCES := $(wildcard gill scripts evals demo main.py setup.py)
+SOURCES := $(wildcard gill scripts evals demo examples main.py setup.py)
 PYTEST_ARGS ?=
 FLATLAND_OUT ?= data/flatland
 FLATLAND_SIZE ?= $(if $(filter 1,$(SMOKE)),40,10000)
