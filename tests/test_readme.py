@@ -21,6 +21,7 @@ NOT_RUN = {  # by how they begin, and why
     "make train": "with SMOKE=1, before everything else",
     "torchrun": "needs released weights; tests/test_original_commands.py runs its like on small ones",
 }
+pytestmark = pytest.mark.timeout(900)  # whole programs, on a machine that may have other things to do
 COPIED = ("gill", "demo", "evals", "scripts", "dataset", "tests", "docs")
 
 
