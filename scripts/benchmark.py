@@ -19,6 +19,8 @@ The run fails if the plain step stays below 75 % of that speed: a slow baseline 
 
 decoding: 32 tokens with and without our cache, and 16 prompts together; see scripts/benchmarks/decoding.py.
 retrieval: exact search among a million pictures on disk; see scripts/benchmarks/retrieval.py.
+ranking: a hundred answers on one reading of their dialogue; see scripts/benchmarks/ranking.py.
+illustrating: last pictures of Flatland's stories, batched; see scripts/benchmarks/illustrating.py.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ import torch
 
 from gill.errors import GillError
 from scripts.benchmarks.decoding import decoding_bench
+from scripts.benchmarks.illustrating import illustrating_bench
 from scripts.benchmarks.measure import keep_freed_memory
+from scripts.benchmarks.ranking import ranking_bench
 from scripts.benchmarks.retrieval import retrieval_bench
 from scripts.benchmarks.training import training_bench
 
@@ -46,6 +50,8 @@ PARTS: dict[str, Callable[[bool], dict[str, float]]] = {
     "training": training_bench,
     "decoding": decoding_bench,
     "retrieval": retrieval_bench,
+    "ranking": ranking_bench,
+    "illustrating": illustrating_bench,
 }
 
 

@@ -5,10 +5,11 @@ CPU seconds are those of all threads of this process, so other programs on the m
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,17 @@ def print_bars(results: Mapping[str, float], bars: Mapping[str, float]) -> None:
     """Each promised number beside what was measured."""
     for name, bar in bars.items():
         print(f"{name:32}{results[name]:6.2f}  (>= {bar:g}: {'yes' if results[name] >= bar else 'NO'})")
+
+
+@contextlib.contextmanager
+def single_thread() -> Iterator[None]:
+    """Let torch compute in one thread: in CPU seconds, threads that wait for each other would count as work."""
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def cpu_seconds(run: Callable[[], object]) -> float:
