@@ -33,17 +33,20 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from tqdm import tqdm
 
 from evals.flatland_report import MARKS, interval
+from evals.harness.measures import caption_marks
 from gill import load_gill
-from gill.errors import DataError, GillError, MissingFileError
+from gill.errors import MissingFileError
 from gill.flatland import Scene, compare, distinct_scenes, draw, random_caption, read_caption, read_picture
 from gill.flatland.world import item_rng
 from gill.models.gill import GillGenerator
 from gill.models.gill.generator import Reply
 from gill.types import GenerationOptions, ImageOutput, Segment
+from scripts.command import carry_out
+from scripts.make_flatland_gallery import CAPTIONS_NAME
 
 BATCH_SIZE, SEED = 32, 2
 NUM_WORDS = 48  # the longest caption and an image
-GALLERY, CAPTIONS = "pictures.zip", "captions.json"
+GALLERY = "pictures.zip"  # as the index names it
 Measures = dict[str, list[float]]
 
 
@@ -100,23 +103,7 @@ def _answers(
 
 def _told(reply: Reply, scene: Scene) -> dict[str, float]:
     """Marks of a description, each in 0..1."""
-    text = next((piece for piece in reply if isinstance(piece, str)), "")
-    try:
-        told = read_caption(text)
-    except DataError:
-        return {"readable": 0.0, "place": 0.0, "shape": 0.0, "colour": 0.0, "all": 0.0}
-    pairs = [(thing, told.thing_at(thing.cell)) for thing in scene.things]
-    num_things = max(len(scene.things), len(told.things))
-    shape = sum(other is not None and other.shape == thing.shape for thing, other in pairs) / num_things
-    colour = sum(other is not None and other.colour == thing.colour for thing, other in pairs) / num_things
-    place = float(told.place == scene.place)
-    return {
-        "readable": 1.0,
-        "place": place,
-        "shape": shape,
-        "colour": colour,
-        "all": float(place == shape == colour == 1.0),
-    }
+    return caption_marks(next((piece for piece in reply if isinstance(piece, str)), ""), scene)
 
 
 def _first_image(reply: Reply) -> ImageOutput | None:
@@ -127,7 +114,7 @@ def _stored_scenes(gallery: Path) -> list[tuple[str, Scene]]:
     if not gallery.is_file():
         raise MissingFileError(f"{gallery} is not there; make it with scripts/make_flatland_gallery.py, then index it")
     with zipfile.ZipFile(gallery) as packed:
-        captions: dict[str, str] = json.loads(packed.read(CAPTIONS))
+        captions: dict[str, str] = json.loads(packed.read(CAPTIONS_NAME))
     return [(name, read_caption(text)) for name, text in captions.items()]
 
 
@@ -153,14 +140,12 @@ def main(words: list[str] | None = None) -> int:
     options = parser.parse_args(words)
     if options.n < 2:
         parser.error("--n must be at least 2")
-    try:
-        found = measure(options.model, options.n)
-    except GillError as error:
-        print(f"flatland_chat: {error}", file=sys.stderr)
-        return 2
-    print("\n".join(_lines(found)))
-    print(json.dumps({name: round(statistics.fmean(values), 5) for name, values in found.items()}))
-    return 0
+    return carry_out("flatland_chat", lambda: _measure(options.model, options.n))
+
+
+def _measure(model: Path, count: int) -> str:
+    found = measure(model, count)
+    return "\n".join([*_lines(found), json.dumps({name: round(statistics.fmean(v), 5) for name, v in found.items()})])
 
 
 if __name__ == "__main__":

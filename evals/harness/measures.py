@@ -22,7 +22,7 @@ from evals.harness.runs import LEFT_OUT, Finished, Line
 from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_task
 from gill.data import open_image
 from gill.errors import DataError
-from gill.flatland import compare, read_caption, read_picture
+from gill.flatland import Scene, compare, read_caption, read_picture
 from gill.metrics import cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l
 
 RETRIEVAL_RANKS, ANSWER_RANKS = (1, 5, 10), (1, 5, 10, 20)
@@ -100,7 +100,7 @@ class Scorer:
         said, wanted = [line["output"] for line in lines], [[line["reference"]] for line in lines]
         values: Values = {"rouge_l": rouge_l(said, wanted).tolist(), "cider": cider(said, wanted).tolist()}
         if self.has_judge:
-            marks = [caption_marks(text, reference) for text, (reference,) in zip(said, wanted, strict=True)]
+            marks = [caption_marks(text, read_caption(true)) for text, (true,) in zip(said, wanted, strict=True)]
             values |= {f"judge.{name}": [mark[name] for mark in marks] for name in marks[0]}
         return Scores(tuple(line["id"] for line in lines), values, 0, run.left_out())
 
@@ -116,9 +116,8 @@ def true_picture(run: Finished, line: Line) -> Image.Image:
     return image.resize(SQUASHED) if is_squashed else image
 
 
-def caption_marks(text: str, reference: str) -> dict[str, float]:
+def caption_marks(text: str, true: Scene) -> dict[str, float]:
     """What a caption of Flatland tells rightly, each in 0..1; a thing too many is a wrong one, no caption all wrong."""
-    true = read_caption(reference)
     try:
         told = read_caption(text)
     except DataError:

@@ -20,6 +20,7 @@ from evals.harness.systems import ChanceSystem
 from evals.score import load_groups
 from evals.score import main as score
 from gill.errors import DataError
+from gill.flatland import read_caption
 from tests.evals.benchmark_files import NUM_STORIES, STORIES, rewrite, write_captions, write_dialogues, write_stories
 
 CLIP = "checkpoints/flatland/clip"
@@ -189,7 +190,7 @@ def test_ranked_answers_score_by_the_place_of_the_right_one(tmp_path: Path, monk
     ],
 )
 def test_a_caption_is_marked_by_what_it_tells(said: str, marks: tuple[float, ...]) -> None:
-    found = caption_marks(said, "a big red star at the top left of the sea.")
+    found = caption_marks(said, read_caption("a big red star at the top left of the sea."))
     assert tuple(found[name] for name in ("readable", "place", "shape", "colour", "all")) == marks
 
 
