@@ -70,14 +70,22 @@ def check(out: Path, num_kills: int, seed: int) -> str:
         entry = {"part": point.part, "signal": point.number.name, "processes": point.num_processes, "call": at}
         entries.append({**entry, "of": calls[key], "wrong": wrong})
         failures += [entries[-1]] if wrong else []
-    counts = Counter(f"{entry['part']}, {entry['signal']}, processes {entry['processes']}" for entry in entries)
-    (out / "kills.json").write_text(
-        json.dumps({"counts": counts, "points": entries}, indent=2) + "\n", encoding="utf-8"
-    )
+        _write_report(out, entries)
+    counts = _counts(entries)
     if failures:
         raise TrainingError(f"{len(failures)} of {num_kills} runs did not end as they must: {failures[0]}")
     listed = "\n".join(f"  {count:4} {name}" for name, count in sorted(counts.items()))
     return f"{num_kills} of {num_kills} continued runs ended with the undisturbed run's bytes\n{listed}"
+
+
+def _counts(entries: list[dict[str, object]]) -> Counter[str]:
+    return Counter(f"{entry['part']}, {entry['signal']}, processes {entry['processes']}" for entry in entries)
+
+
+def _write_report(out: Path, entries: list[dict[str, object]]) -> None:
+    """Written after every kill, so that a check that is stopped has told what it saw."""
+    report = {"counts": _counts(entries), "points": entries}
+    (out / "kills.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
 
 
 def _undisturbed(out: Path, part: str, size: int) -> Path:
