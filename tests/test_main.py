@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -161,3 +162,20 @@ def test_any_number_of_processes_gives_the_same_run(tmp_path: Path) -> None:
     for name in ("two", "four"):
         for one, other in zip(rows(tmp_path / "one"), rows(tmp_path / name), strict=True):
             assert one == pytest.approx(other, rel=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_two_machines_meet_at_an_address(tmp_path: Path) -> None:
+    """The original's flags, each machine started by hand: world size and rank count machines."""
+    settings = ["-b", "8", "--set", "frozen_dtype=float64", "--lr-warmup-steps=0"]
+    assert main(debug(tmp_path, *settings, name="one")) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        url = f"--dist-url=tcp://127.0.0.1:{probe.getsockname()[1]}"
+    flags = ["--multiprocessing-distributed", "--world-size=2", "--processes-per-node=1", "--dist-backend=gloo", url]
+    command = [sys.executable, "main.py", *debug(tmp_path, *settings, *flags, name="two")]
+    machines = [subprocess.Popen([*command, f"--rank={rank}"], cwd=REPOSITORY) for rank in (0, 1)]
+    assert [machine.wait(timeout=600) for machine in machines] == [0, 0]
+    for one, other in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        assert one == pytest.approx(other, rel=1e-10)
