@@ -13,12 +13,13 @@ POINTS = (
     Point("accumulating", 0.7),
     Point("epoch edge", 0.5, signal.SIGTERM),
     Point("anywhere", 0.6, num_processes=2),
+    Point("saving", 0.97, num_processes=2),  # the final export: the other process must not end with status 0
 )
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("point", POINTS, ids=lambda point: point.part)
+@pytest.mark.parametrize("point", POINTS, ids=lambda point: f"{point.part} of {point.num_processes}")
 def test_a_run_that_was_ended_continues_to_the_same_bytes(tmp_path: Path, point: Point) -> None:
     undisturbed = tmp_path / "undisturbed"
     num_calls = count_calls(undisturbed, point.part, point.num_processes)

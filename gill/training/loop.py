@@ -280,6 +280,7 @@ class _Run:
     def _export(self, name: str) -> None:
         if self.job.world.is_main:
             self.checkpoints.export(name)
+        barrier()  # nobody may end well before the model is there
 
     def _save(self) -> None:
         if self.job.world.is_main:
