@@ -5,6 +5,7 @@ Every measure is a list of numbers, one an item, so that its mean comes with a 9
 
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,17 @@ from tqdm import tqdm
 from transformers import AutoTokenizer, CLIPModel, CLIPTokenizer, OPTForCausalLM
 
 from gill.flatland.captions import caption, random_caption
-from gill.flatland.pictures import contact_sheet, draw_batch
-from gill.flatland.world import Scene, distinct_scenes, item_rng, scenes
+from gill.flatland.judge import read_picture
+from gill.flatland.pictures import contact_sheet, draw_array, draw_batch
+from gill.flatland.world import OFFSETS, Scene, distinct_scenes, item_rng, make_scene, scenes
 from scripts.flatland.common import marks_of, to_pixels
 from scripts.flatland.diffusion import draw_from_captions
 from scripts.flatland.vae import round_trip
 
 Measures = dict[str, list[float]]
 NOISE_SIGMA = 8.0
+# A picture is clean when no patch of so many pixels each way differs from the clean drawing by so many of 255 levels.
+PATCH, CLEAN_LEVELS = 5, 50.0
 
 
 def merge(parts: Iterable[Measures]) -> Measures:
@@ -97,7 +101,28 @@ def diffusion_measures(pipeline: StableDiffusionPipeline, split: str, count: int
         for at in tqdm(range(0, count, 64), desc=f"drawing ({split}, seed {seed})", unit="batch")
     ]
     pictures = np.concatenate(drawn)
-    return prefixed("novel_" if split == "novel" else "", marks_of(pictures, true)), [true[:64], pictures[:64]]
+    marks = marks_of(pictures, true) | {"clean": [float(smudge(picture) < CLEAN_LEVELS) for picture in pictures]}
+    return prefixed("novel_" if split == "novel" else "", marks), [true[:64], pictures[:64]]
+
+
+def smudge(picture: np.ndarray) -> float:
+    """How far a picture's worst patch is from the world's own drawing of what the judge reads in it.
+
+    Whether it is the right scene does not matter. An outline that is drawn twice or torn is a bad patch.
+
+    Args:
+        picture: uint8[64, 64, 3].
+
+    Returns:
+        0..255, the mean over the patch of the largest difference among a pixel's colours.
+    """
+    read = read_picture(picture)
+    reach = max(OFFSETS)  # the judge looks a pixel further than the world goes
+    things = [replace(each, offset=tuple(np.clip(each.offset, -reach, reach).tolist())) for each in read.things]
+    drawing = draw_array(make_scene(read.place, things)).astype(np.float32)
+    difference = np.abs(picture - drawing).max(axis=2)
+    patches = np.lib.stride_tricks.sliding_window_view(difference, (PATCH, PATCH))
+    return float(patches.mean(axis=(2, 3)).max())
 
 
 def seconds_per_64(pipeline: StableDiffusionPipeline) -> float:
