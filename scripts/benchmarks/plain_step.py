@@ -44,7 +44,7 @@ class PlainMapper(nn.Module):
             custom_decoder=nn.TransformerDecoder(layer, config.mapper_layers, nn.LayerNorm(width)),
             batch_first=True,
         )
-        self.transformer.load_state_dict(mapper.transformer.state_dict())
+        self.transformer.load_state_dict(copy.deepcopy(mapper.transformer.state_dict()), assign=True)  # on its device
 
     def forward(self, hidden_BRD: Tensor, rows_RD: Tensor) -> Tensor:
         """float[B, L, C]."""
@@ -72,8 +72,10 @@ class PlainGill(nn.Module):
         self.logit_scale = nn.Parameter(model.logit_scale.detach().clone())
         assert isinstance(model.mapper, GILLMapper)
         self.mapper = PlainMapper(model.mapper, model.config)
-        self.batch = batch
-        self.ids_BT = _padded_ids(batch, self.num_words, self.config.num_img_tokens, max_tokens)
+        self.batch = batch.to(model.device)
+        self.lengths_B1 = batch.text_lengths[:, None].to(model.device)
+        self.columns_T = torch.arange(max_tokens, device=model.device)
+        self.ids_BT = _padded_ids(batch, self.num_words, self.config.num_img_tokens, max_tokens).to(model.device)
 
     @property
     def table(self) -> nn.Parameter:
@@ -95,7 +97,7 @@ class PlainGill(nn.Module):
     def keep_img_rows_only(self) -> None:
         """Mask the table's gradient to the [IMG] rows, as the original does between backward and clipping."""
         assert self.table.grad is not None
-        is_img_K = torch.arange(len(self.table)) >= self.num_words
+        is_img_K = torch.arange(len(self.table), device=self.table.device) >= self.num_words
         self.table.grad.mul_(is_img_K[:, None])
 
     @torch.no_grad()
@@ -106,9 +108,8 @@ class PlainGill(nn.Module):
 
     def _captioning(self) -> Tensor:
         visual_BVD = self.visual_embeddings(self._features()).unflatten(-1, (self.config.num_visual_tokens, -1))
-        is_text_BT = torch.arange(self.ids_BT.shape[1]) < self.batch.text_lengths[:, None]
-        labels_BT = self.ids_BT.masked_fill(~is_text_BT, IGNORED_LABEL)
-        no_labels_BV = torch.full(visual_BVD.shape[:2], IGNORED_LABEL)
+        labels_BT = self.ids_BT.masked_fill(self.columns_T >= self.lengths_B1, IGNORED_LABEL)
+        no_labels_BV = labels_BT.new_full(visual_BVD.shape[:2], IGNORED_LABEL)
         return self._read(torch.cat([visual_BVD, self._embed()], dim=1), torch.cat([no_labels_BV, labels_BT], dim=1))[0]
 
     def _retrieval(self) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,7 @@ class PlainGill(nn.Module):
         loss, img_BRD = self._read_text()
         texts = F.normalize(self.text_head(img_BRD)[:, 0], dim=-1)  # all R positions are mapped, one is used
         images = F.normalize(self.image_head(features), dim=-1) * self.logit_scale.exp()
-        scores, pairs = texts @ images.T, torch.arange(len(texts))
+        scores, pairs = texts @ images.T, torch.arange(len(texts), device=texts.device)
         return loss, (F.cross_entropy(scores, pairs) + F.cross_entropy(scores.T, pairs)) / 2
 
     def _generation(self) -> tuple[Tensor, Tensor]:
@@ -128,11 +129,10 @@ class PlainGill(nn.Module):
 
     def _read_text(self) -> tuple[Tensor, Tensor]:
         """(loss, float[B, R, D] states at the [IMG] tokens); only [IMG0] and the words are labelled."""
-        lengths_B1 = self.batch.text_lengths[:, None]
-        is_labelled_BT = torch.arange(self.ids_BT.shape[1]) <= lengths_B1
-        loss, states_BTD = self._read(self._embed(), self.ids_BT.masked_fill(~is_labelled_BT, IGNORED_LABEL))
-        places_BR = lengths_B1 + torch.arange(self.config.num_img_tokens)
-        return loss, states_BTD[torch.arange(len(places_BR))[:, None], places_BR]
+        labels_BT = self.ids_BT.masked_fill(self.columns_T > self.lengths_B1, IGNORED_LABEL)
+        loss, states_BTD = self._read(self._embed(), labels_BT)
+        places_BR = self.lengths_B1 + self.columns_T[: self.config.num_img_tokens]
+        return loss, states_BTD.take_along_dim(places_BR[..., None], dim=1)
 
     def _features(self) -> Tensor:
         assert self.tower is not None
@@ -157,7 +157,7 @@ def plain_step(plain: PlainGill, optimizer: torch.optim.Optimizer, recipe: Recip
 
 
 def build_plain_optimizer(plain: PlainGill, recipe: Recipe) -> torch.optim.AdamW:
-    """AdamW over what trains and the whole word table, with the kernel our step uses."""
+    """AdamW over what trains and the whole word table, with the fastest kernel; on a CPU our step uses it too."""
     return torch.optim.AdamW(
         [parameter for parameter in plain.parameters() if parameter.requires_grad],
         lr=recipe.learning_rate,

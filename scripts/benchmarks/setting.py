@@ -1,4 +1,4 @@
-"""What the training benchmark runs on: backbones of real shapes with random weights, and one batch.
+"""What the training benchmarks run on: backbones of real shapes with random weights, and one batch.
 
 Shape legend: B = captions, R = [IMG] tokens, V = visual tokens a picture, L x C = conditioning sequence.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import CLIPVisionConfig, CLIPVisionModel, OPTConfig, OPTForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, CLIPVisionConfig, OPTConfig
 
 from gill.backbones import LanguageModel, transformers_tower
 from gill.models.gill import GillConfig, GillModel, GillTask, Vocabulary
@@ -90,21 +90,25 @@ class Setting:
     pixels: Batch
 
 
-def build_setting(sizes: Sizes, seed: int = 0) -> Setting:
-    """Everything random and of `sizes`, in float32 on the CPU."""
-    with torch.random.fork_rng(devices=[]):
+def build_setting(
+    sizes: Sizes, seed: int = 0, device: torch.device | None = None, frozen_dtype: torch.dtype = torch.float32
+) -> Setting:
+    """Everything random and of `sizes`; what trains is float32. No device is the CPU."""
+    device = device or torch.device("cpu")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        task = GillTask(build_model(sizes))
+        with device:  # where the weights are drawn: billions of them take long on a host
+            task = GillTask(build_model(sizes, frozen_dtype))
         samples = [_sample(sizes, task.model, length) for length in sizes.caption_lengths]
-    pixels = Batch.from_samples(samples)
+    pixels = Batch.from_samples(samples).to(device)
     stored = dataclasses.replace(pixels, images=task.model.image_features(pixels.images))
     return Setting(sizes, task, stored, dataclasses.replace(stored, is_paired=True), pixels)
 
 
-def build_model(sizes: Sizes) -> GillModel:
+def build_model(sizes: Sizes, frozen_dtype: torch.dtype = torch.float32) -> GillModel:
     """OPT, CLIP and GILL of `sizes`, all weights random."""
-    language = LanguageModel(OPTForCausalLM(OPTConfig(**sizes.language)))
-    vision = transformers_tower(CLIPVisionModel(CLIPVisionConfig(**sizes.vision)))
+    language = LanguageModel(AutoModelForCausalLM.from_config(OPTConfig(**sizes.language), dtype=frozen_dtype))
+    vision = transformers_tower(AutoModel.from_config(CLIPVisionConfig(**sizes.vision), dtype=frozen_dtype))
     config = sizes.config
     vocabulary = Vocabulary(sizes.num_words, config.num_img_tokens, config.num_visual_tokens)
     shape = _conditioning_shape(config)

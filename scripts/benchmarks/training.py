@@ -17,6 +17,7 @@ from transformers import CLIPVisionConfig
 
 from gill.config import Recipe
 from gill.data import Share
+from gill.models.gill import GillTask
 from gill.training import build_optimizer, count_flops, forward_backward, update
 from gill.types import Batch
 from scripts.benchmarks.measure import (
@@ -88,12 +89,7 @@ def prepare(sizes: Sizes) -> TrainingBench:
     plain = PlainGill(task.model, setting.pixels, sizes.max_tokens)
     _say(f"{sum(p.numel() for p in task.parameters()):,} parameters; comparing the losses")
     _require_same_loss(setting, plain)
-    plain_optimizer, optimizer = build_plain_optimizer(plain, recipe), build_optimizer(task, recipe)
-
-    def ours(batch: Batch) -> None:
-        values = forward_backward(task, [batch], Share(), len(batch), torch.device("cpu"))
-        update(task, optimizer, recipe, _STEP, values)
-
+    plain_optimizer, ours = build_plain_optimizer(plain, recipe), our_step(task, recipe)
     steps: dict[str, Callable[[], None]] = {
         PLAIN: lambda: plain_step(plain, plain_optimizer, recipe),
         STORED: lambda: ours(setting.stored),
@@ -101,6 +97,17 @@ def prepare(sizes: Sizes) -> TrainingBench:
         TOWER: lambda: ours(setting.pixels),
     }
     return TrainingBench(setting, plain, steps)
+
+
+def our_step(task: GillTask, recipe: Recipe) -> Callable[[Batch], None]:
+    """A whole optimiser step of ours on a batch, wherever the model is."""
+    optimizer = build_optimizer(task, recipe)
+
+    def step(batch: Batch) -> None:
+        values = forward_backward(task, [batch], Share(), len(batch), task.model.device)
+        update(task, optimizer, recipe, _STEP, values)
+
+    return step
 
 
 def count_work(bench: TrainingBench) -> dict[str, float]:
