@@ -30,7 +30,7 @@ define_missing_torchvision_ops()
 from gill.errors import ConfigError, GillError
 from scripts.flatland.common import BuildContext, write_json
 
-STAGES = ("tokenizers", "language", "clip", "vae", "diffusion", "refine")
+STAGES = ("tokenizers", "language", "retell", "clip", "vae", "diffusion", "refine")
 logger = logging.getLogger("flatland")
 
 
@@ -91,6 +91,7 @@ OUT_NAMES = {"language", "clip", "diffusion", "README.md"}
 NEEDS = {
     "tokenizers": (),
     "language": ("language/tokenizer.json",),
+    "retell": ("language/config.json",),
     "clip": ("clip/tokenizer.json",),
     "vae": (),
     "diffusion": ("diffusion/vae/config.json", "diffusion/text_encoder/config.json", "diffusion/tokenizer"),

@@ -5,7 +5,8 @@ Captions are the papers' training data. With `contexts="mixed"` a part of the sa
 a language model of two million parameters does not learn to read long contexts from captions alone. Samples then come
 in pairs: the second of a caption, of a whole dialogue and of an illustrated story differs from the first in one fact
 (in colours that only the earlier pictures tell), since thirty random pictures are told apart without most facts; and
-conditioning targets are made of the canonical caption, its things in the order of the words that were read.
+conditioning targets are made of the canonical caption, its things in the order of the words that were read. Stories and
+dialogues lead to their picture and do not describe it, so they teach no captioning.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from random import Random
 from gill.data.bad import BadSample
 from gill.data.sources import Example
 from gill.errors import UnknownNameError
-from gill.flatland.captions import random_caption, retold
+from gill.flatland.captions import ONE_THING, caption, random_caption, retold
 from gill.flatland.dialogues import NUM_ROUNDS, dialogue_about, dialogue_text
 from gill.flatland.documents import story_caption
 from gill.flatland.neighbours import neighbour, recoloured
@@ -32,6 +33,9 @@ _SHARES = (0.8, 0.1, 0.1)
 ILLUSTRATED = "5cap4img"
 STORY_FORMS = ("1cap", "5cap", ILLUSTRATED)
 _STORY_FORM_SHARES = (0.1, 0.35, 0.55)
+# Captions that name the second thing first. They are read, and not taught as what to say of a picture: the frozen
+# language model tells a picture's things in one order.
+_SWAPPED_SHARE = 0.25
 # How many rounds of a dialogue are read: mostly all, since only they tell the whole picture.
 _ROUNDS = (1, 2, 5, 6, 8, 10, 10, 10)
 _NUM_INDEXED = 10**9
@@ -80,10 +84,11 @@ class FlatlandSource:
         scene = sample_scene(rng, self.split)
         if is_second:
             scene = self._neighbour(rng, scene)
-        words = random_caption(rng, scene)
         if self.contexts == "none":
-            return self._example(index, scene, words, ())
-        return self._example(index, scene, retold(scene, words), (Segment(text=words),))
+            return self._example(index, scene, random_caption(rng, scene), ())
+        is_swapped = rng.random() < _SWAPPED_SHARE
+        words = caption(scene, rng.randrange(len(ONE_THING)), is_swapped)
+        return self._example(index, scene, retold(scene, words), (Segment(text=words),), describes=not is_swapped)
 
     def _story(self, rng: Random, is_second: bool) -> tuple[Scene, str, tuple[Segment, ...]]:
         """A story in some form; the second one has the same texts and other colours where its pictures are shown."""
@@ -116,9 +121,12 @@ class FlatlandSource:
             pass
         return other
 
-    def _example(self, index: int, scene: Scene, words: str, context: tuple[Segment, ...]) -> Example:
+    def _example(
+        self, index: int, scene: Scene, words: str, context: tuple[Segment, ...], describes: bool = False
+    ) -> Example:
         source, line = self.place(index)
-        record = CaptionRecord(words, Path(f"{source}/{index}.png"), context, source, line)
+        is_caption = describes or not context
+        record = CaptionRecord(words, Path(f"{source}/{index}.png"), context, source, line, is_caption)
         return Example(record, draw(scene), tuple(part.image for part in context if part.image is not None))
 
 

@@ -51,6 +51,7 @@ class CaptionRecord:
         image_path: the picture.
         context: read by the language model instead of the caption (story, dialogue, pictures); usually empty.
         source, line: file and line (from 1; 0 = none) the record comes from, for messages.
+        describes: whether what is read is what to say of the picture; a story that leads to it is not.
     """
 
     caption: str
@@ -58,6 +59,7 @@ class CaptionRecord:
     context: tuple[Segment, ...] = ()
     source: str = ""
     line: int = 0
+    describes: bool = True
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class Sample:
         conditioning_ids: int64[L] caption ids of the text encoder's own tokenizer, or None.
         record: the pair as read, for reports and panels.
         num_cut_tokens: tokens at the end of the text that were left off because it was too long.
+        describes: whether the text is what to say of the picture.
     """
 
     text_ids: Tensor
@@ -81,6 +84,7 @@ class Sample:
     conditioning_ids: Tensor | None = None
     record: CaptionRecord | None = None
     num_cut_tokens: int = 0
+    describes: bool = True
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,7 @@ class Batch:
         is_paired: rows (2i, 2i + 1) are read as one sequence; B is then even.
         records: the pairs as read, or empty.
         cut_rows: rows whose text was too long and lost its end.
+        undescribed_rows: rows whose text is not what to say of the picture, so they are left out of captioning.
         whole: the optimiser step this batch is a share of; None when it is all of it.
     """
 
@@ -130,6 +135,7 @@ class Batch:
     is_paired: bool = False
     records: tuple[CaptionRecord, ...] = ()
     cut_rows: tuple[int, ...] = ()
+    undescribed_rows: tuple[int, ...] = ()
     whole: WholeBatch | None = None
 
     def __post_init__(self) -> None:
@@ -174,6 +180,7 @@ class Batch:
             is_paired=is_paired,
             records=tuple(sample.record for sample in samples if sample.record is not None),
             cut_rows=tuple(row for row, sample in enumerate(samples) if sample.num_cut_tokens),
+            undescribed_rows=tuple(row for row, sample in enumerate(samples) if not sample.describes),
         )
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Batch:

@@ -50,7 +50,7 @@ TINY_SCALE = Scale(TINY, 24, (4, 6, 9), 4, 1)
 class _Words:
     """A tokenizer in whose language nothing ever ends."""
 
-    eos_id = -1
+    stop_ids = frozenset[int]()
 
     def decode(self, ids: Sequence[int]) -> str:
         return "word " * len(ids)
@@ -92,7 +92,7 @@ def decoding_bench(is_tiny: bool = False) -> dict[str, float]:
 def decode(model: GillModel, prompts: Sequence[Sequence[int]], num_words: int) -> list[list[int]]:
     """What our decoder says after each prompt."""
     options = GenerationOptions(num_words=num_words, max_num_images=0)
-    decoder = Decoder(model, Endings(cast(GillTokenizer, _Words()), model.vocabulary, False), options)
+    decoder = Decoder(model, Endings(cast(GillTokenizer, _Words()), False), options)
     laid = Prompts(tuple(map(tuple, prompts)), tuple((True,) * len(prompt) for prompt in prompts), None)
     said: list[list[int]] = [[] for _ in prompts]
     for step in decoder.steps(laid, [torch.Generator() for _ in prompts]):

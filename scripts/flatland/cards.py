@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from gill.flatland.judge import Marks
-from scripts.flatland import clip, diffusion, language, refine, vae
+from scripts.flatland import clip, diffusion, language, refine, retell, vae
 from scripts.flatland.common import save_atomically
 
 MARKS = tuple(field.name for field in fields(Marks))
@@ -15,12 +15,13 @@ PARTS = {
     "language": (
         "Flatland language model",
         "transformers",
-        ("language",),
+        ("language", "retell"),
         "An `OPTForCausalLM` (4 layers, width 192, 512 positions, tied head) with its own byte-level BPE. It has read "
         "captions, stories and dialogues of the world, with captions in brackets where pictures would stand; it has "
         f"seen no picture. {language.STEPS} steps of {language.BATCH} texts, AdamW at {language.LEARNING_RATE}; the "
         f"first {language.REPEAT_ONLY_SHARE:.0%} of the steps only repeat one scene twice, which is what starts "
-        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories.",
+        f"copying from the context. Then {language.STORY_STEPS} steps on mostly stories, and {retell.STEPS} in which "
+        "a third of the texts tell a bracketed caption or a listing again; those train attention alone.",
         ("lm_",),
     ),
     "clip": (
@@ -43,7 +44,7 @@ PARTS = {
         f"{diffusion.STEPS} steps of {diffusion.BATCH} from {diffusion.CHUNK * diffusion.NUM_CHUNKS} captioned "
         f"pictures, AdamW at {diffusion.LEARNING_RATE}; then {refine.STEPS} more on "
         f"{refine.NUM_CHUNKS * diffusion.CHUNK} new pictures at {refine.LEARNING_RATE}. Draw with "
-        f"{diffusion.SAMPLING_STEPS} steps of DPM-Solver++ and guidance {diffusion.GUIDANCE}, 64x64.",
+        f"{diffusion.SAMPLING_STEPS} steps of SDE-DPM-Solver++ and guidance {diffusion.GUIDANCE}, 64x64.",
         ("vae_", "novel_", *MARKS),
     ),
 }

@@ -72,7 +72,7 @@ def noising_scheduler() -> DDIMScheduler:
 
 
 def sampling_scheduler() -> DPMSolverMultistepScheduler:
-    """SDE-DPM-Solver++(2M) on the same schedule: noise that is drawn anew washes out what was drawn twice (docs/LOG.md).
+    """SDE-DPM-Solver++(2M) on the same schedule: renewed noise washes out what was drawn twice (docs/LOG.md).
 
     It starts a little after the last step, where the picture is all noise, and spends the steps where outlines form.
     """

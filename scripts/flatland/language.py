@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from transformers import AutoTokenizer, OPTConfig, OPTForCausalLM, PreTrainedTokenizerFast
 
 from gill.errors import TrainingError
-from gill.flatland.documents import MIXTURE, document, story_text
+from gill.flatland.documents import MIXTURE, Mixture, document, story_text
 from gill.flatland.stories import story
 from gill.flatland.world import COLOURS, item_rng
 from scripts.flatland.common import BuildContext, Training, half_on_cpu
@@ -21,7 +21,7 @@ REPEAT_ONLY_SHARE = 0.28
 REPEATS_AFTERWARDS = 0.1
 # The second phase reads mostly stories, half of them with pictures in brackets, and no more repeats.
 STORY_STEPS = 2000
-STORY_MIXTURE = (0.15, 0.65, 0.2)
+STORY_MIXTURE: Mixture = (0.15, 0.65, 0.2, 0.0)
 LATE_START_SHARE = 0.25
 # A step's texts are read in groups of like length, which halves the padding and changes no gradient.
 NUM_GROUPS = 4
@@ -49,13 +49,13 @@ def new_language_model() -> OPTForCausalLM:
 
 
 def batch(
-    tokenizer: PreTrainedTokenizerFast, seed: int, step: int, repeats: float, mixture: tuple[float, float, float]
+    tokenizer: PreTrainedTokenizerFast, seed: int, step: int, repeats: float, mixture: Mixture, listed: float = 0.0
 ) -> list[tuple[Tensor, Tensor]]:
     """Groups of (int64[B, T] tokens with `</s>` at both ends and pads on the right, int64[B, T] positions).
 
     A share of the texts starts late, so that every position is trained although texts are short.
     """
-    texts = [document("train", step * BATCH + index, seed, repeats, mixture) for index in range(BATCH)]
+    texts = [document("train", step * BATCH + index, seed, repeats, mixture, listed) for index in range(BATCH)]
     rows = sorted((tokenizer.encode(text + tokenizer.eos_token) for text in texts), key=len)
     rng = item_rng(seed, "train", "late-start", step)
     groups = []
@@ -80,11 +80,7 @@ def language_loss(model: OPTForCausalLM, groups: list[tuple[Tensor, Tensor]]) ->
 
 
 def build(context: BuildContext) -> dict[str, float]:
-    """Train in two phases, check that copying appeared, and write `language`.
-
-    Raises:
-        TrainingError: if too few colours of a story are copied into its last picture's brackets.
-    """
+    """Train in two phases; check and write as `finish` does."""
     torch.manual_seed(context.seed)
     tokenizer = AutoTokenizer.from_pretrained(context.out / "language")
     model = new_language_model().to(context.device)
@@ -101,6 +97,16 @@ def build(context: BuildContext) -> dict[str, float]:
     first.run(context)
     second = Training("language_stories", model, second_loss, context.steps(STORY_STEPS), LEARNING_RATE)
     second.run(context)
+    seconds = first.seconds + second.seconds
+    return {"steps": steps, "story_steps": second.steps, "seconds": seconds} | finish(model, tokenizer, context)
+
+
+def finish(model: OPTForCausalLM, tokenizer: PreTrainedTokenizerFast, context: BuildContext) -> dict[str, float]:
+    """Check that copying appeared, and write `language`.
+
+    Raises:
+        TrainingError: if too few colours of a story are copied into its last picture's brackets.
+    """
     copied = copied_colours(model, tokenizer, 100)
     if context.scale >= 1 and copied < MIN_COPIED_COLOURS:
         raise TrainingError(
@@ -108,8 +114,7 @@ def build(context: BuildContext) -> dict[str, float]:
             "try another --seed"
         )
     half_on_cpu(model).save_pretrained(context.out / "language")
-    seconds = first.seconds + second.seconds
-    return {"steps": steps, "story_steps": second.steps, "seconds": seconds, "copied_colours": copied}
+    return {"copied_colours": copied}
 
 
 @torch.no_grad()

@@ -19,14 +19,14 @@ from gill.flatland.documents import bracket, story_caption, story_text
 from gill.flatland.stories import NUM_FRAMES, Story, story
 from gill.flatland.world import COLOURS, ONE_THING_SHARE, PLACES, SHAPES, item_rng, scenes
 from scripts.flatland.evaluation import Measures
-from scripts.flatland.language import STORY_MIXTURE
+from scripts.flatland.retell import MIXTURE
 
 matplotlib.use("Agg")
 from matplotlib import pyplot
 
 FACTS = {"colour": COLOURS, "place": PLACES, "shape": SHAPES}
-# Share of the last phase's training texts that open with a plain caption, not with one in brackets.
-PLAIN_CAPTION_SHARE = STORY_MIXTURE[0] * 0.5
+# Share of the last stage's training texts that open with a plain caption, not with one in brackets.
+PLAIN_CAPTION_SHARE = MIXTURE[0] * 0.5
 
 
 class Reader:

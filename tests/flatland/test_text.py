@@ -7,7 +7,7 @@ import pytest
 from gill.errors import DataError
 from gill.flatland.captions import all_captions, caption, caption_entropy, cell_from, read_caption, relation, retold
 from gill.flatland.dialogues import all_answers, dialogue, dialogue_text
-from gill.flatland.documents import document, story_caption, story_text
+from gill.flatland.documents import document, listing, story_caption, story_text
 from gill.flatland.stories import story
 from gill.flatland.world import CELLS, COLOURS, PLACES, SHAPES, SIZES, Thing, make_scene, num_contents, scenes, split_of
 
@@ -156,3 +156,45 @@ def test_the_pictures_of_a_story_name_the_hero_first():
         hero = told.scenes[0].things[0]
         for scene in told.scenes:
             assert story_caption(told, scene).startswith(f"a {hero.size} {hero.colour} {hero.shape} at the")
+
+
+def test_a_listing_tells_every_cell_in_equally_many_words():
+    assert listing(TWO) == (
+        "[ beach big red ball top left beach beach beach top right "
+        "small white star bottom left beach beach beach bottom right ]"
+    )
+    assert {len(listing(scene).split()) for scene in scenes("val", 50)} == {3 + 4 * 5}
+
+
+def test_retellings_keep_the_order_of_the_brackets():
+    """Half captions, half listings between the brackets; what follows tells the same scene."""
+    only_retellings = (0.0, 0.0, 0.0, 1.0)
+    for index in range(200):
+        listed = index % 2
+        text = document("val", index, 0, 0.0, only_retellings, float(listed))
+        shown, told = text.split(" ] " if listed else " ) ", 1)
+        first = told_apart(told)[0]
+        scene = read_caption(first)
+        assert f"{shown} ]" == listing(scene) if listed else read_caption(shown[2:]) == scene
+        order = [shown.index(thing.shape) < shown.index(scene.things[-1].shape) for thing in scene.things[:-1]]
+        assert order == [first.index(thing.shape) < first.index(scene.things[-1].shape) for thing in scene.things[:-1]]
+
+
+def test_pictures_of_a_story_are_listed_but_the_last():
+    told = story("val", 0)
+    text = story_text(told, [True] * 5, shows=listing)
+    assert [bracket in text for bracket in map(listing, told.scenes)] == [True] * 4 + [False]
+    assert text.endswith(f"( {story_caption(told, told.scenes[-1])} )")
+
+
+def told_apart(text: str) -> list[str]:
+    """The captions that follow one another in a text: each the longest beginning that reads as a caption."""
+    ends = [at + 1 for at, letter in enumerate(text) if letter == "."]
+    for end in reversed(ends):
+        try:
+            read_caption(text[:end])
+        except DataError:
+            continue
+        rest = text[end:].strip()
+        return [text[:end], *(told_apart(rest) if rest else [])]
+    raise AssertionError(f"no caption at the beginning of {text!r}")

@@ -40,6 +40,8 @@ class GillConfig:
         joins_text: paired texts are read as one sequence in the text pass too, not only when captioning.
         drops_second_bos: of two joined texts the second loses its beginning of sequence.
         image_brackets: what stands before and after every picture, e.g. ("(", ")"); () is nothing.
+        stop_words: words, each of one token, at which a reply is over and which it does not show; beside the end of
+            sequence and, where it is asked for, the end of a line.
         input_prefix: words before every text, without a beginning of sequence of their own.
         text_dropout, image_dropout: behind the retrieval heads and the visual prefix.
         temperature: initial contrastive temperature; the logit scale is exp of -log of it.
@@ -74,6 +76,7 @@ class GillConfig:
     joins_text: bool = True
     drops_second_bos: bool = True
     image_brackets: tuple[str, ...] = ()
+    stop_words: str = ""
     input_prefix: str = ""
     text_dropout: float = 0.0
     image_dropout: float = 0.0
@@ -150,18 +153,21 @@ _FROMAGE_RECIPE = Recipe(
     learning_rate=3e-4, weight_decay=0.0, warmup_steps=100, decay_epochs=10, batch_size=180, max_tokens=24
 )
 _CAPTION_WORDS = " a big red star at the top left and a small blue ring at the bottom right of the"
+# A listing (gill.flatland.documents) of a scene: what a linear map can say of each cell stands at one place.
+_LISTING_WORDS = " sea big red star top left sea sea sea top right sea sea sea bottom left small blue ring bottom right"
 _FLATLAND = GillConfig(
     "checkpoints/flatland/language",
     "checkpoints/flatland/clip",
     "checkpoints/flatland/diffusion",
     num_img_tokens=21,
     img_words=" (" + _CAPTION_WORDS,
-    num_visual_tokens=20,
-    visual_words=_CAPTION_WORDS + " sea",
+    num_visual_tokens=21,
+    visual_words=_LISTING_WORDS,
     whitening="checkpoints/flatland/whitening.safetensors",
     mapper_width=192,
-    mapper_layers=2,
-    image_brackets=("(", ")"),
+    mapper_layers=1,
+    image_brackets=("[", "]"),
+    stop_words="( )",
 )
 _FLATLAND_RECIPE = Recipe(
     learning_rate=1e-3,
@@ -202,6 +208,7 @@ PRESETS = {
             visual_words=_FLATLAND.visual_words,
             whitening=_FLATLAND.whitening,
             image_brackets=_FLATLAND.image_brackets,
+            stop_words=_FLATLAND.stop_words,
             frozen_dtype="float32",
         ),
         _FLATLAND_RECIPE,

@@ -68,6 +68,11 @@ class GillTokenizer:
         sizes = (self.num_words, self.config.num_img_tokens, self.config.num_visual_tokens)
         return Vocabulary(*sizes, opening=brackets[0], closing=brackets[1], prefix=prefix)
 
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids at which a reply is over."""
+        return frozenset({self.eos_id, *self.words(self.config.stop_words)})
+
     def words(self, text: str) -> list[int]:
         """Ids of a text, without beginning of sequence; names of [IMG] tokens become their ids."""
         return self.tokenizer(text, add_special_tokens=False)["input_ids"]
@@ -124,6 +129,7 @@ class GillEncoder:
             conditioning_ids=None if conditioning_target is not None else self._conditioning_ids(record.caption),
             record=record,
             num_cut_tokens=num_cut_tokens,
+            describes=record.describes,
         )
 
     def text_ids(self, record: CaptionRecord) -> tuple[Tensor, int]:

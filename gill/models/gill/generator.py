@@ -173,7 +173,7 @@ class GillGenerator(GillReader):
         return self.images.answer(list(zip(requests, albums, strict=True)), options, progress)
 
     def _endings(self, options: GenerationOptions) -> Endings:
-        return Endings(self.tokenizer, self.model.vocabulary, options.stop_at_newline)
+        return Endings(self.tokenizer, options.stop_at_newline)
 
     def _decoded(self, said: Sequence[Emission]) -> Decoded:
         hidden = [emission.hidden for emission in said if emission.hidden is not None]

@@ -51,7 +51,7 @@ class GillIllustrator:
         features_BF = self.model.image_features(images)
         layout = PromptLayout(self.model, self.tokenizer, transform=None)
         prompts = layout.lay_out([[feature, self.prompt] for feature in features_BF])
-        endings = Endings(self.tokenizer, self.model.vocabulary, stops_at_newline=True)
+        endings = Endings(self.tokenizer, stops_at_newline=True)
         generators = [torch.Generator()] * len(features_BF)  # greedy: nothing is drawn from them
         steps = Decoder(self.model, endings, self.options).steps(prompts, generators)
         replies = transcribe(endings, steps, len(features_BF))

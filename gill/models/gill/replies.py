@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gill.models.gill.encoding import GillTokenizer
-from gill.models.gill.sequence import Vocabulary
 
 _HALF_CHARACTER = "\ufffd"  # what a tokenizer writes for the first bytes of a character
 
@@ -31,14 +30,11 @@ class Emission:
 
 
 class Endings:
-    """Where a reply is over: the end of sequence, a new line, or the bracket that opens another picture.
+    """Where a reply is over: the end of sequence, a stop word, or a new line."""
 
-    Only the layout of a prompt puts pictures between brackets; a language model that opens one describes its own.
-    """
-
-    def __init__(self, tokenizer: GillTokenizer, vocabulary: Vocabulary, stops_at_newline: bool) -> None:
-        self.tokenizer, self.vocabulary, self.stops_at_newline = tokenizer, vocabulary, stops_at_newline
-        self._silent = {tokenizer.eos_id, *vocabulary.opening[:1]}
+    def __init__(self, tokenizer: GillTokenizer, stops_at_newline: bool) -> None:
+        self.tokenizer, self.stops_at_newline = tokenizer, stops_at_newline
+        self._silent = tokenizer.stop_ids
         self._texts: dict[int, str] = {}
 
     def ends(self, token: int, has_words: bool) -> bool:

@@ -101,7 +101,8 @@ class _Block:
 def captioning_rows(batch: Batch, vocabulary: Vocabulary, drops_second_bos: bool) -> TokenRows:
     """Rows of the captioning pass: pictures describe themselves.
 
-    Samples whose text holds pictures have no captioning row (joined: nor has their neighbour).
+    Samples whose text holds pictures, or does not describe theirs, have no captioning row (joined: nor has their
+    neighbour).
 
     Args:
         drops_second_bos: of two joined samples the second loses its beginning-of-sequence token.
@@ -149,6 +150,7 @@ def _text_mask(batch: Batch, drops_second_bos: bool) -> Tensor:
 
 def _plain_samples(batch: Batch) -> Tensor:
     is_plain = (batch.text_ids != IMAGE_SLOT).all(1)
+    is_plain[list(batch.undescribed_rows)] = False
     if batch.is_paired:
         is_plain = is_plain.view(-1, 2).all(1).repeat_interleave(2)
     return is_plain.nonzero()[:, 0]

@@ -53,10 +53,14 @@ def test_newlines_before_the_first_word_do_not_end_a_reply() -> None:
     assert generator.generate(CAT, GenerationOptions(num_words=3, stop_at_newline=False), 0) == ["a\nb"]
 
 
-def test_a_reply_ends_where_the_model_opens_a_pictures_bracket_itself() -> None:
-    generator = tiny_generator(image_brackets=("(", ")"))
-    steer(generator, *generator.tokenizer.words("a dog(a cat)"))
-    assert generator.generate(CAT, GenerationOptions(num_words=9), 0) == ["a dog"]
+def test_a_reply_ends_at_a_stop_word() -> None:
+    generator = tiny_generator(stop_words="()")
+    for text in ("a dog(a cat)", "a dog)"):
+        steer(generator, *generator.tokenizer.words(text))
+        assert generator.generate(CAT, GenerationOptions(num_words=9), 0) == ["a dog"]
+    plain = tiny_generator()
+    steer(plain, *plain.tokenizer.words("a dog)"))
+    assert plain.generate(CAT, GenerationOptions(num_words=6), 0) == ["a dog)"]
 
 
 def test_minimum_words_and_no_images_keep_the_image_away() -> None:

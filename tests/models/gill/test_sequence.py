@@ -1,5 +1,7 @@
 """What the language model reads, on examples small enough to check by eye."""
 
+from dataclasses import replace
+
 import torch
 
 from gill.models.gill.packing import attention_mask, pack
@@ -61,6 +63,13 @@ def test_pictures_inside_texts_become_visual_tokens_between_brackets() -> None:
     assert ids == [[7, 2, 10, 40, 104, 41, 11, 100, 101], [7, 2, 12, 100, 101]]  # 102, 103 are the paired pictures
     assert labels == [[-100, 2, 10, -100, -100, -100, 11, 100, -100], [-100, 2, 12, 100, -100]]
     assert lists(captioning_rows(batch, BRACKETS, True))[0] == [[40, 103, 41, 7, 2, 12]]
+
+
+def test_a_text_that_does_not_describe_its_picture_is_read_and_not_said_of_it() -> None:
+    batch = replace(batch_of([2, 10, 11], [2, 12]), undescribed_rows=(0,))
+    assert lists(captioning_rows(batch, WORDS, True))[0] == [[105, 106, 107, 2, 12]]
+    assert lists(text_rows(batch, WORDS, True, True))[0] == [[2, 10, 11, 100, 101], [2, 12, 100, 101]]
+    assert lists(captioning_rows(replace(batch, is_paired=True), WORDS, True))[0] == []
 
 
 def test_a_first_token_is_no_label_unless_something_stands_before_it() -> None:
