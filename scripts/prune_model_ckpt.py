@@ -2,6 +2,7 @@
 
     python scripts/prune_model_ckpt.py runs/gill_exp                      # best weights -> runs/gill_exp/pruned/
     python scripts/prune_model_ckpt.py runs/gill_exp --which last --out checkpoints/mine
+    python scripts/prune_model_ckpt.py runs/gill_exp --half               # matrices in float16, half the size
     python scripts/prune_model_ckpt.py runs/gill_exp --released           # pretrained_ckpt.pth.tar, model_args.json
     python scripts/prune_model_ckpt.py their_run/ckpt_best.pth.tar --out checkpoints/theirs
 
@@ -35,6 +36,7 @@ def main(words: list[str] | None = None) -> int:
         out = options.out or _default_out(options.run)
         _claim(out, options.force)
         trained = read_trained(options.run, options.which)
+        trained = trained.halved() if options.half else trained
         write = write_trained_as_released if options.released else write_trained
         with tempfile.TemporaryDirectory(prefix=".pruned-", dir=_made(out.parent)) as unfinished:
             write(Path(unfinished), trained)
@@ -73,6 +75,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--which", choices=("best", "last"), default="best", help="of a run's checkpoints")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="folder to write (default: RUN/pruned)")
     parser.add_argument("--released", action="store_true", help="write the originals' layout instead of ours")
+    parser.add_argument("--half", action="store_true", help="store matrices in float16")
     parser.add_argument("--force", action="store_true", help="replace weights and settings in --out")
     return parser.parse_args(words)
 

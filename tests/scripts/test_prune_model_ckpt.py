@@ -128,3 +128,20 @@ def test_a_folder_without_a_checkpoint_says_what_was_wanted(tmp_path: Path, run:
     with pytest.raises(CheckpointError, match="it has a last one"):
         read_trained(run)
     assert main([str(tmp_path / "none")]) == 2
+
+
+def test_half_rounds_matrices_to_float16_and_nothing_else(run: Path, tmp_path: Path) -> None:
+    assert main([str(run), "--half", "--out", str(tmp_path / "half")]) == 0
+    whole, half = (read_trained(place).state for place in (run, tmp_path / "half"))
+    for name, tensor in half.items():
+        assert torch.equal(tensor, whole[name].half() if whole[name].dim() > 1 else whole[name]), name
+    model, _ = load_trained(tmp_path / "half", changes=STORED)
+    assert model.trainable_dtype == torch.float32
+
+
+def test_half_refuses_what_it_cannot_hold(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = tiny_model(dtype="float32")
+    model.visual_prefix.linear.weight.data[0, 0] = 1e6
+    save_model(run / "best", model)
+    assert main([str(run), "--half"]) == 2
+    assert "float16 cannot hold visual_prefix.linear.weight" in capsys.readouterr().err
