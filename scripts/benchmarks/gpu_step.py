@@ -59,7 +59,7 @@ class Meter:
     num_steps: int
     matmul_rate: float
 
-    def measure(self, model: str, name: str, num_images: int, step: Callable[[], None]) -> Measured:
+    def measure(self, model: str, name: str, num_images: int, step: Callable[[], object]) -> Measured:
         """Count the work of a step, which also warms it up, and time some more; out of memory becomes a note."""
         self._forget()
         try:
@@ -70,7 +70,7 @@ class Meter:
         mfu = num_flops / seconds / self.matmul_rate
         return Measured(model, name, num_flops / 1e12, seconds, num_images / seconds, mfu, self._peak_gib())
 
-    def _seconds(self, step: Callable[[], None]) -> float:
+    def _seconds(self, step: Callable[[], object]) -> float:
         _synchronize(self.device)
         start = time.perf_counter()
         step()

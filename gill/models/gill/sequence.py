@@ -141,6 +141,20 @@ def text_rows(batch: Batch, vocabulary: Vocabulary, joins: bool, drops_second_bo
     return _rows(blocks, is_joined)
 
 
+def count_captioning_labels(batch: Batch, drops_second_bos: bool) -> int:
+    """Label places of `captioning_rows`, without laying them out: a picture stands before every text."""
+    return int(_text_mask(batch, drops_second_bos)[_plain_samples(batch)].sum())
+
+
+def count_text_labels(batch: Batch, vocabulary: Vocabulary, joins: bool) -> int:
+    """Label places of `text_rows`, without laying them out: all words and an [IMG0] each, but what opens a row."""
+    is_labelled = slice(None, None, 2 if joins and batch.is_paired else 1)
+    ids, lengths = batch.text_ids[is_labelled], batch.text_lengths[is_labelled]
+    is_word = (torch.arange(ids.shape[1]) < lengths[:, None]) & (ids != IMAGE_SLOT)
+    opens_row = (is_word[:, 0] | (lengths == 0)) & (not vocabulary.prefix)
+    return int(is_word.sum()) + len(ids) - int(opens_row.sum())
+
+
 def _text_mask(batch: Batch, drops_second_bos: bool) -> Tensor:
     is_text = torch.arange(batch.text_ids.shape[1]) < batch.text_lengths[:, None]
     if drops_second_bos and batch.is_paired:

@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from gill.models.gill.model import GillModel, Hidden
-from gill.models.gill.sequence import TokenRows, captioning_rows, text_rows
+from gill.models.gill.sequence import (
+    TokenRows,
+    captioning_rows,
+    count_captioning_labels,
+    count_text_labels,
+    text_rows,
+)
 from gill.objectives import (
     conditioning_distance,
     contrastive_loss,
@@ -63,8 +69,11 @@ class GillTask(TrainingTask):
 
     def label_counts(self, batch: Batch) -> dict[str, int]:
         """Labelled tokens by objective, from the lengths alone."""
-        captions, texts = self.captioning_rows(batch), self.text_rows(batch)
-        return {"captioning": len(captions.label_places), "text": len(texts.label_places)}
+        config = self.model.config
+        return {
+            "captioning": count_captioning_labels(batch, config.drops_second_bos),
+            "text": count_text_labels(batch, self.model.vocabulary, config.joins_text),
+        }
 
     @torch.no_grad()
     def embed(self, batch: Batch) -> Embeddings:

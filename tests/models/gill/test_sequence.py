@@ -1,11 +1,20 @@
 """What the language model reads, on examples small enough to check by eye."""
 
+import itertools
+import random
 from dataclasses import replace
 
 import torch
 
 from gill.models.gill.packing import attention_mask, pack
-from gill.models.gill.sequence import TokenRows, Vocabulary, captioning_rows, text_rows
+from gill.models.gill.sequence import (
+    TokenRows,
+    Vocabulary,
+    captioning_rows,
+    count_captioning_labels,
+    count_text_labels,
+    text_rows,
+)
 from gill.types import IMAGE_SLOT, Batch
 
 WORDS = Vocabulary(num_words=100, num_img_tokens=2, num_visual_tokens=3)
@@ -76,6 +85,20 @@ def test_a_first_token_is_no_label_unless_something_stands_before_it() -> None:
     rows = text_rows(batch_of([2, 10]), WORDS, True, True)
     assert rows.label_places.tolist() == [1, 2]
     assert text_rows(batch_of([2, 10]), BRACKETS, True, True).label_places.tolist() == [1, 2, 3]
+
+
+def test_labels_are_counted_as_the_rows_have_them() -> None:
+    """Random texts, also empty ones, ones that open with a picture, and ones that do not describe theirs."""
+    draw = random.Random(0)
+    settings = itertools.product((WORDS, BRACKETS), (False, True), (False, True), (False, True), range(12))
+    for vocabulary, is_paired, joins, drops, _ in settings:
+        texts = [draw.choices([2, 10, 11, IMAGE_SLOT], [4, 4, 4, 1], k=draw.randint(0, 6)) for _ in range(6)]
+        plain = batch_of(*texts, [2], [2, 10], is_paired=is_paired)
+        batch = replace(plain, undescribed_rows=tuple(draw.sample(range(8), draw.randint(0, 3))))
+        captioning = captioning_rows(batch, vocabulary, drops)
+        assert count_captioning_labels(batch, drops) == len(captioning.label_places)
+        text = text_rows(batch, vocabulary, joins, drops)
+        assert count_text_labels(batch, vocabulary, joins) == len(text.label_places)
 
 
 def test_packing_keeps_every_position_once_and_rows_apart() -> None:
