@@ -215,6 +215,9 @@ PRESETS = {
     ),
     # the paper's model, as released
     "gill-opt-6.7b": Preset(GillConfig(frozen_dtype="bfloat16"), Recipe()),
+    # the same around larger language models; add `--set shard_language=true` where one does not fit a GPU
+    "gill-opt-13b": Preset(GillConfig("facebook/opt-13b", frozen_dtype="bfloat16"), Recipe()),
+    "gill-opt-30b": Preset(GillConfig("facebook/opt-30b", frozen_dtype="bfloat16"), Recipe()),
     # the same on a CPU
     "gill-opt-125m-cpu": Preset(
         GillConfig("facebook/opt-125m", "openai/clip-vit-base-patch16"), Recipe(batch_size=16, warmup_steps=200)

@@ -31,6 +31,8 @@ class Sizes:
 OPT_VOCABULARY = (50272, 50266)
 REAL_SIZES = {
     "gill-opt-6.7b": Sizes(4096, 32, 32, *OPT_VOCABULARY, 1024, (77, 768)),
+    "gill-opt-13b": Sizes(5120, 40, 40, *OPT_VOCABULARY, 1024, (77, 768)),
+    "gill-opt-30b": Sizes(7168, 48, 56, *OPT_VOCABULARY, 1024, (77, 768)),
     "gill-opt-125m-cpu": Sizes(768, 12, 12, *OPT_VOCABULARY, 768, (77, 768)),
     "fromage": Sizes(4096, 32, 32, *OPT_VOCABULARY, 1024, None),
     "fromage-vis4": Sizes(4096, 32, 32, *OPT_VOCABULARY, 1024, None),
@@ -75,6 +77,13 @@ def test_every_preset_maps_between_the_widths_of_its_backbones(name: str) -> Non
     assert model.logits(img_hidden).shape[-1] == sizes.first_img_id + config.num_img_tokens
     if sizes.conditioning is not None:
         assert model.map_conditioning(img_hidden).shape == (2, *sizes.conditioning)
+
+
+@pytest.mark.parametrize(("name", "billions"), {"gill-opt-6.7b": 6.7, "gill-opt-13b": 13, "gill-opt-30b": 30}.items())
+def test_the_language_models_are_as_large_as_their_names(name: str, billions: float) -> None:
+    language = meta_model(name).language
+    assert sum(parameter.numel() for parameter in language.parameters()) == pytest.approx(billions * 1e9, rel=0.02)
+    assert find_preset(name).model.language == f"facebook/{name.removeprefix('gill-')}"
 
 
 @pytest.mark.parametrize("name", RELEASED_COUNTS)
