@@ -77,7 +77,7 @@ def sampling_scheduler() -> DPMSolverMultistepScheduler:
     It starts a little after the last step, where the picture is all noise, and spends the steps where outlines form.
     """
     return DPMSolverMultistepScheduler.from_config(
-        noising_scheduler().config, algorithm_type="sde-dpmsolver++", timestep_spacing="leading", steps_offset=20
+        noising_scheduler().config, algorithm_type="sde-dpmsolver++", timestep_spacing="leading"
     )
 
 
