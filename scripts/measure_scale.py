@@ -96,16 +96,15 @@ def measure_training(folder: Path, num_steps: int) -> dict[str, float]:
     quiet = ["--val-steps-per-epoch=1", "--set", "num_captions=0", "num_panels=0"]
     command = [sys.executable, str(REPOSITORY / "main.py"), *place, *settings, *data, *quiet]
     metrics, seen = folder / "run" / "metrics.jsonl", {}
-    with subprocess.Popen(
-        command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
+    said = folder / "said.txt"  # not a pipe, which nobody would empty while the training fills it
+    with said.open("w") as errors, subprocess.Popen(command, cwd=REPOSITORY, stdout=errors, stderr=errors) as process:
         while process.poll() is None:
             step = _last_step(metrics)
             if step:
                 seen[step] = resident_mib(process.pid)
             time.sleep(0.2)
-        if process.returncode:
-            raise TrainingError(f"the training failed: {(process.stderr.read() if process.stderr else '')[-500:]}")
+    if process.returncode:
+        raise TrainingError(f"the training failed: {said.read_text(errors='replace')[-500:]}")
     settled = {step: mib for step, mib in seen.items() if step >= num_steps // 10 and mib}
     if not settled:
         raise GillError("the training was too short to be watched; give it more --steps")
