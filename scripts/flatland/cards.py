@@ -45,7 +45,7 @@ PARTS = {
         f"pictures, AdamW at {diffusion.LEARNING_RATE}; then {refine.STEPS} more on "
         f"{refine.NUM_CHUNKS * diffusion.CHUNK} new pictures at {refine.LEARNING_RATE}. Draw with "
         f"{diffusion.SAMPLING_STEPS} steps of SDE-DPM-Solver++ and guidance {diffusion.GUIDANCE}, 64x64.",
-        ("vae_", "novel_", *MARKS),
+        ("vae_", "novel_", *MARKS, "clean"),
     ),
 }
 
