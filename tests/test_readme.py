@@ -19,6 +19,8 @@ SERVING = ("python demo/app_gradio.py", "make demo")
 NOT_RUN = {  # by how they begin, and why
     "make test": "is what runs this",
     "make train": "with SMOKE=1, before everything else",
+    "python evals/generate.py": "needs VIST, or minutes on Flatland; tests/evals runs it on files of the same form",
+    "python evals/score.py": "of the runs that evals/generate.py makes; the same",
     "torchrun": "needs released weights; tests/test_original_commands.py runs its like on small ones",
 }
 pytestmark = pytest.mark.timeout(900)  # whole programs, on a machine that may have other things to do
