@@ -30,7 +30,7 @@ from gill.backbones import (
     tiny_conditioning_encoder,
     tiny_conditioning_tokenizer,
 )
-from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path, write_target
+from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path, write_array
 from gill.distributed import World, world_from_environment
 from gill.training import find_table
 from scripts.command import carry_out
@@ -57,7 +57,7 @@ def _preprocess(options: argparse.Namespace) -> str:
         rows = [table.row(index) for index in missing[start : start + options.batch_size]]
         targets = encoder(tokenizer([caption for caption, _ in rows]).to(device)).float().cpu().numpy()
         for (_, name), target in zip(rows, targets, strict=True):
-            write_target(target_path(options.out, name), target.astype(options.dtype))
+            write_array(target_path(options.out, name), target.astype(options.dtype))
     return f"{options.out}: {len(missing)} targets written"
 
 

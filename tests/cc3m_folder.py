@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gill.data import target_path, write_target
+from gill.data import target_path, write_array
 
 NUM_TRAIN, NUM_VAL = 12, 5
 MODES = ("RGB", "L", "CMYK", "RGBA", "P")  # JPEG: the first three, PNG: the others
@@ -37,7 +37,7 @@ def write_cc3m(folder: Path, target_shape: tuple[int, int]) -> Path:
         for index in range(count):
             _photograph(rng, index).save(pictures / f"{split}{index}{_extension(index)}")
             target = rng.standard_normal(target_shape).astype(np.float16)
-            write_target(target_path(pictures / "clip_embs", f"{split}{index}"), target)
+            write_array(target_path(pictures / "clip_embs", f"{split}{index}"), target)
         lines = [f"a picture of number {index}\t{split}{index}" for index in range(count)]
         (folder / "dataset" / f"cc3m_{split}.tsv").write_text("\n".join(["caption\timage", *lines]) + "\n")
     return folder

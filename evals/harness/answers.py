@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from evals.harness.items import Item, reason_of, seed_of, with_pictures
 from evals.harness.runs import LEFT_OUT, Line
 from evals.harness.systems import System
 from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL
+from gill.data import write_array
 from gill.errors import DataError
 from gill.flatland.writer import write_picture
 
@@ -74,7 +74,7 @@ class Answerer:
 
     def _embedded(self, number: int, items: Sequence[Item], seeds: Sequence[int]) -> list[dict[str, Any]]:
         name = f"{VECTORS}/{number:06d}.npy"
-        write_rows(self.folder / name, self.system.embed(items, seeds).float().numpy())
+        write_array(self.folder / name, self.system.embed(items, seeds).float().numpy())
         return [{"output": name, "row": row} for row in range(len(items))]
 
     def _rated(self, number: int, items: Sequence[Item], seeds: Sequence[int]) -> list[dict[str, Any]]:
@@ -84,17 +84,8 @@ class Answerer:
         return [{"output": text} for text in self.system.describe(items)]
 
 
-def write_rows(path: Path, rows: np.ndarray) -> None:
-    """float32[N, E], whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    with unfinished.open("wb") as file:
-        np.save(file, rows, allow_pickle=False)
-    unfinished.replace(path)
-
-
 def read_rows(path: Path) -> np.ndarray:
-    """What `write_rows` wrote.
+    """float32[N, E] of a file of vectors.
 
     Raises:
         DataError: it is not there, or damaged.

@@ -1,5 +1,6 @@
 """Disk to `Batch`: caption files, pictures, stored features and targets, and the order in which they are read."""
 
+from gill.data.arrays import write_array
 from gill.data.bad import REPORT_NAME, BadSample, BadSamples
 from gill.data.features import FeatureStore, FeatureWriter, StoreCard
 from gill.data.flatland import CONTEXTS, STORY_FORMS, FlatlandSource, story_context
@@ -11,7 +12,7 @@ from gill.data.shards import ShardFolder, find_shards
 from gill.data.sources import CaptionFile, Example, Source
 from gill.data.table import CaptionTable
 from gill.data.targets import FOLDER_NAME as TARGET_FOLDER_NAME
-from gill.data.targets import TargetFolder, target_path, write_target
+from gill.data.targets import TargetFolder, target_path
 
 __all__ = [
     "CONTEXTS",
@@ -42,5 +43,5 @@ __all__ = [
     "target_path",
     "training_steps",
     "validation_batches",
-    "write_target",
+    "write_array",
 ]

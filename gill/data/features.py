@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gill.data.arrays import write_array
 from gill.errors import NOT_JSON, ConfigError, DataError, MissingFileError
 
 CARD_NAME = "store.json"
@@ -153,9 +154,7 @@ class FeatureWriter:
         if features.shape != (len(names), self.card.width):
             raise DataError(f"features are {features.shape}, wanted {(len(names), self.card.width)}")
         shard = self._shard(number)
-        unfinished = shard.with_name(f".{shard.name}.{os.getpid()}.npy")
-        np.save(unfinished, features.astype(self.card.dtype), allow_pickle=False)
-        unfinished.replace(shard.with_suffix(".npy"))
+        write_array(shard.with_suffix(".npy"), features.astype(self.card.dtype))
         listing = "".join(f"{name}\n" for name in names).encode()
         _write_whole(shard.with_suffix(".txt"), listing)
         card = {"rows": len(names), "asked": _digest_names(asked), "names": hashlib.sha256(listing).hexdigest()}

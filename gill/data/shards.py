@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from gill.data.arrays import write_array
 from gill.data.bad import BadSample
 from gill.data.images import EXTENSIONS, open_image
 from gill.data.sources import Example
@@ -133,12 +134,9 @@ def _read_index(path: Path) -> tuple[np.ndarray, list[BadSample]]:
 
 
 def _keep(path: Path, index: np.ndarray) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.npy")
     try:
-        np.save(unfinished, index.astype(np.int64), allow_pickle=False)
-        unfinished.replace(path)
+        write_array(path, index.astype(np.int64))
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
         _log.info("the index of %s cannot be kept (%s); it is built at every start", path, error)
 
 

@@ -6,7 +6,6 @@ caption. Nothing is unpickled.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +65,3 @@ class TargetFolder:
 def target_path(folder: Path, name: str) -> Path:
     """Where the target of a picture is stored: the whole name, extension included, and `.npy`."""
     return folder / f"{name}.npy"
-
-
-def write_target(path: Path, target: np.ndarray) -> None:
-    """Write one target whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("wb") as file:
-        np.save(file, target, allow_pickle=False)
-    unfinished.replace(path)

@@ -17,7 +17,7 @@ from gill.data import (
     find_image,
     open_image,
     target_path,
-    write_target,
+    write_array,
 )
 from gill.errors import ConfigError, DataError, MissingFileError
 
@@ -65,7 +65,7 @@ def test_an_example_says_where_it_comes_from(tmp_path: Path) -> None:
 
 def test_targets_are_the_originals_files(tmp_path: Path) -> None:
     stored = np.arange(6, dtype=np.float16).reshape(2, 3)
-    write_target(target_path(tmp_path, "penny.npy.jpg"), stored)
+    write_array(target_path(tmp_path, "penny.npy.jpg"), stored)
     assert (tmp_path / "penny.npy.jpg.npy").is_file()
     targets = TargetFolder(tmp_path, (2, 3))
     assert torch.equal(targets.read("penny.npy.jpg", "c.tsv:2"), torch.arange(6.0).view(2, 3))
@@ -83,7 +83,7 @@ def test_targets_are_the_originals_files(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_target_is_refused(tmp_path: Path, stored: np.ndarray, message: str) -> None:
-    write_target(target_path(tmp_path, "a"), stored)
+    write_array(target_path(tmp_path, "a"), stored)
     with pytest.raises(DataError, match=f"c.tsv:2: .*{message}"):
         TargetFolder(tmp_path, (2, 3)).read("a", "c.tsv:2")
 
