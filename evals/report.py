@@ -22,11 +22,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
-from evals.harness.clip import DEFAULT_CLIP
 from evals.harness.summary import Group, differences_of
 from evals.harness.tables import accounts, differences, examples, plot, table, tasks_of
 from evals.harness.tasks import TASKS
-from evals.score import load_groups
+from evals.score import add_networks, load_groups
 from gill.flatland.writer import write_text
 from scripts.command import carry_out
 
@@ -45,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace) -> str:
-    groups = load_groups(options.runs, options.clip)
+    groups = load_groups(options.runs, options.clip, options.lpips)
     body = "\n".join(line for task in tasks_of(groups) for line in _section(groups, task, options))
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title><style>{_STYLE}</style>"
@@ -114,7 +113,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of generate.py")
     parser.add_argument("--out", type=Path, default=Path("report.html"), help="default: report.html")
-    parser.add_argument("--clip", default=DEFAULT_CLIP, help=f"of CLIP similarity (default: {DEFAULT_CLIP})")
+    add_networks(parser)
     parser.add_argument("--against", metavar="LABEL", help="also paired differences with this system")
     parser.add_argument("--examples", type=int, default=4, help="questions shown of each task (default: 4)")
     return parser.parse_args(words)

@@ -8,10 +8,12 @@ seeds; items are drawn anew within seeds. `--against LABEL` adds the paired diff
 that both answered. Scores are kept in RUN/scores.json.
 
     clip_similarity     cosine of CLIP's image features of the drawn and the true picture
+    lpips               with --lpips: perceptual distance of the drawn and the true picture; less is better
     judge.*             Flatland alone: what the judge reads in the drawn picture, or in the caption
     r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question
     mrr, ndcg           of ranked answers; ndcg on the rounds that have relevance
     rouge_l, cider      of captions, in 0..1 and 0..10
+    bleu1 to bleu4      of all captions together, in 0..1
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ from gill._torchvision import define_missing_torchvision_ops
 define_missing_torchvision_ops()
 
 from evals.harness.clip import DEFAULT_CLIP, Clip
-from evals.harness.measures import Scorer
+from evals.harness.measures import Compare, Scorer, Scores
+from evals.harness.perceptual import distances, load_maps
 from evals.harness.runs import Finished, read_run
 from evals.harness.summary import Group, differences_of, group_runs, score_run, told
 from evals.harness.systems import pick_device
@@ -52,7 +55,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> str:
-    groups = load_groups(options.runs, options.clip)
+    groups = load_groups(options.runs, options.clip, options.lpips)
     against = {group.label for group in groups if group.label == options.against}
     if options.against and not against:
         raise ConfigError(f"no run is called {options.against!r}; there are {', '.join(g.label for g in groups)}")
@@ -62,23 +65,32 @@ def _score(options: argparse.Namespace) -> str:
     return "\n".join(line for group in groups for line in _lines(group, _opponent(group, groups, options.against)))
 
 
-def load_groups(folders: Sequence[Path], clip_name: str) -> list[Group]:
+def load_groups(folders: Sequence[Path], clip_name: str, lpips_name: str = "") -> list[Group]:
     """Finished runs with their scores, by system.
+
+    Args:
+        lpips_name: "alex" or a CLIP, as `load_maps` takes it; nothing leaves LPIPS out.
 
     Raises:
         MissingFileError: a folder without a finished run. DataError: damaged answers. ConfigError: no such CLIP.
+        CheckpointError: AlexNet cannot be fetched.
     """
 
     @cache
     def clip() -> Clip:
         return Clip(clip_name, pick_device())
 
+    @cache
+    def lpips() -> Compare:
+        return partial(distances, load_maps(lpips_name, pick_device()))
+
+    def score(run: Finished) -> Scores:
+        has_judge = is_flatland(run)
+        settings = {"clip": clip_name, "lpips": lpips_name, "has_judge": has_judge}
+        return score_run(run, Scorer(clip, has_judge, lpips if lpips_name else None), settings)
+
     runs = [read_run(folder) for folder in folders]
-    scores = [
-        score_run(run, Scorer(clip, is_flatland(run)), {"clip": clip_name, "has_judge": is_flatland(run)})
-        for run in runs
-    ]
-    return group_runs(runs, scores)
+    return group_runs(runs, [score(run) for run in runs])
 
 
 def is_flatland(run: Finished) -> bool:
@@ -138,10 +150,16 @@ def _lines(group: Group, opponent: Group | None) -> Iterator[str]:
         yield f"  paper protocol, {difference}"
 
 
+def add_networks(parser: argparse.ArgumentParser) -> None:
+    """The flags that name what pictures are looked at with."""
+    parser.add_argument("--clip", default=DEFAULT_CLIP, help=f"of CLIP similarity (default: {DEFAULT_CLIP})")
+    parser.add_argument("--lpips", default="", metavar="NETWORK", help="alex, or folder or hub name of a CLIP")
+
+
 def _parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+", metavar="RUN", help="folders of generate.py")
-    parser.add_argument("--clip", default=DEFAULT_CLIP, help=f"of CLIP similarity (default: {DEFAULT_CLIP})")
+    add_networks(parser)
     parser.add_argument("--against", metavar="LABEL", help="also the paired difference with this system")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="also write the numbers")
     return parser.parse_args(words)

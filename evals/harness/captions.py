@@ -30,5 +30,5 @@ def read_captioning(folder: Path, protocol: str, context: str) -> Reading:
         except MissingFileError:
             left_out["a picture is missing"] += 1
             continue
-        items.append(Item(str(line), (Segment(image_path=path),), path, (path,), reference=caption))
+        items.append(Item(str(line), (Segment(image_path=path),), path, (path,), references=(caption,)))
     return Reading(tuple(items), folder, +left_out)

@@ -33,7 +33,7 @@ class Item:
             context leaves out, every context leaves out.
         kind: QUESTION or PICTURE.
         target: id of the gallery picture that is right. shown: ids of those that the context shows itself.
-        reference: the text that is wanted, where one is.
+        references: texts that are wanted, where any are: what people said of the same picture.
         candidates: texts to choose from; `right` is the place of the true one, `relevance` a value for each or nothing.
     """
 
@@ -44,7 +44,7 @@ class Item:
     kind: str = QUESTION
     target: str = ""
     shown: tuple[str, ...] = ()
-    reference: str = ""
+    references: tuple[str, ...] = ()
     candidates: tuple[str, ...] = ()
     right: int = -1
     relevance: tuple[float, ...] = ()
@@ -60,7 +60,7 @@ class Item:
         told: dict[str, Any] = {"id": self.id, "kind": self.kind, "prompt": said}
         if self.truth is not None:
             told["truth"] = _name(self.truth, folder)
-        for name in ("target", "shown", "reference", "candidates", "right", "relevance"):
+        for name in ("target", "shown", "references", "candidates", "right", "relevance"):
             value = getattr(self, name)
             if value not in ("", (), -1):
                 told[name] = list(value) if isinstance(value, tuple) else value

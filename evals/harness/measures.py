@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -23,12 +23,14 @@ from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_ta
 from gill.data import open_image
 from gill.errors import DataError
 from gill.flatland import Scene, compare, read_caption, read_picture
-from gill.metrics import cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l
+from gill.metrics import bleu_counts, cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l
 
 RETRIEVAL_RANKS, ANSWER_RANKS = (1, 5, 10), (1, 5, 10, 20)
 MARKS = ("place", "cells", "shape", "colour", "shape_colour_cell", "whole")
 _PICTURES_AT_ONCE = 32
 Values = dict[str, list[float]]
+Pictures = Sequence[Image.Image]
+Compare = Callable[[Pictures, Pictures], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Scores:
     Attributes:
         ids: of the answers that could be scored.
         values: by measure, one value an id; nan where a measure does not apply to the question.
+        rows: what each answer brings to measures of the whole set (`sets.py`), float[N, K] by name.
         gallery_size: pictures or texts that each answer was ranked among; 0 where nothing was ranked.
         left_out: by reason, what has no score.
     """
@@ -46,6 +49,7 @@ class Scores:
     values: Values
     gallery_size: int
     left_out: Counter[str]
+    rows: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,13 @@ class Scorer:
 
     Attributes:
         clip: of CLIP similarity; called when the first picture is scored.
+        lpips: perceptual distances of pictures, one by one, where they are wanted; called likewise.
         has_judge: pictures and captions are Flatland's, whose contents can be read exactly.
     """
 
     clip: Callable[[], Clip]
     has_judge: bool
+    lpips: Callable[[], Compare] | None = None
 
     def score(self, run: Finished) -> Scores:
         """All measures that fit a run's task.
@@ -82,27 +88,35 @@ class Scorer:
                 left_out["question: its drawn or true picture cannot be read any more"] += 1
         if not lines:
             raise DataError(f"{run.folder}: no drawn picture can be read; generate again")
-        values: Values = {"clip_similarity": self._similarities(pairs)}
+        values: Values = {"clip_similarity": _by_pairs("CLIP similarity", self._similarities, pairs)}
+        if self.lpips is not None:
+            values["lpips"] = _by_pairs("LPIPS", self.lpips(), pairs)
         if self.has_judge:
             marks = [compare(read_picture(drawn), read_picture(true)) for drawn, true in pairs]
             values |= {f"judge.{name}": [getattr(mark, name) for mark in marks] for name in MARKS}
         return Scores(tuple(line["id"] for line in lines), values, 0, left_out)
 
-    def _similarities(self, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
-        clip, found = self.clip(), []
-        for start in tqdm(range(0, len(pairs), _PICTURES_AT_ONCE), desc="CLIP similarity", unit="batch"):
-            drawn, true = zip(*pairs[start : start + _PICTURES_AT_ONCE], strict=True)
-            found += cosine_similarities(clip.embed_pictures(drawn), clip.embed_pictures(true)).tolist()
-        return found
+    def _similarities(self, drawn: Pictures, true: Pictures) -> Tensor:
+        return cosine_similarities(self.clip().embed_pictures(drawn), self.clip().embed_pictures(true))
 
     def _captioned(self, run: Finished) -> Scores:
         lines = run.answered
-        said, wanted = [line["output"] for line in lines], [[line["reference"]] for line in lines]
+        said, wanted = [line["output"] for line in lines], [line["references"] for line in lines]
         values: Values = {"rouge_l": rouge_l(said, wanted).tolist(), "cider": cider(said, wanted).tolist()}
         if self.has_judge:
-            marks = [caption_marks(text, read_caption(true)) for text, (true,) in zip(said, wanted, strict=True)]
+            marks = [caption_marks(text, read_caption(true)) for text, (true, *_) in zip(said, wanted, strict=True)]
             values |= {f"judge.{name}": [mark[name] for mark in marks] for name in marks[0]}
-        return Scores(tuple(line["id"] for line in lines), values, 0, run.left_out())
+        return Scores(
+            tuple(line["id"] for line in lines), values, 0, run.left_out(), {"bleu": bleu_counts(said, wanted)}
+        )
+
+
+def _by_pairs(about: str, compare: Compare, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
+    found: list[float] = []
+    for start in tqdm(range(0, len(pairs), _PICTURES_AT_ONCE), desc=about, unit="batch"):
+        drawn, true = zip(*pairs[start : start + _PICTURES_AT_ONCE], strict=True)
+        found += compare(drawn, true).tolist()
+    return found
 
 
 def true_picture(run: Finished, line: Line) -> Image.Image:

@@ -16,9 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from evals.harness.answers import read_rows
 from evals.harness.measures import Scorer, Scores
 from evals.harness.runs import OUTPUTS, Finished
+from evals.harness.sets import SET_MEASURES, estimate_set
 from evals.harness.tasks import find_task
+from gill.data import write_array
 from gill.errors import DataError
 from gill.flatland.writer import write_text
 from gill.metrics import Estimate, estimate_mean, paired_difference
@@ -44,7 +47,8 @@ class Group:
     @property
     def measures(self) -> list[str]:
         """Names of what is measured."""
-        return list(self.scores[0].values)
+        first = self.scores[0]
+        return [*first.values, *(name for name, measure in SET_MEASURES.items() if measure.rows in first.rows)]
 
     @property
     def left_out(self) -> Counter[str]:
@@ -58,8 +62,10 @@ class Group:
 
     def ids(self, measure: str) -> list[str]:
         """Items that every seed has a score for, in the order of the data."""
-        rows = self._rows(measure)
-        return [each for each in rows[0] if all(each in row for row in rows)]
+        is_of_set = measure in SET_MEASURES
+        scored = [score.ids for score in self.scores] if is_of_set else [tuple(row) for row in self._rows(measure)]
+        in_all = set(scored[0]).intersection(*scored)
+        return [each for each in scored[0] if each in in_all]
 
     def estimate(self, measure: str) -> Estimate:
         """Mean over items and seeds with its 95 % bootstrap interval.
@@ -67,6 +73,8 @@ class Group:
         Raises:
             DataError: the seeds share no item.
         """
+        if measure in SET_MEASURES:
+            return estimate_set(measure, self._set_rows(measure, self.ids(measure)))
         values = self.values(measure)
         if not values.numel():
             raise DataError(f"{self.label}, {self.task} {self.context}: no item has {measure} under every seed")
@@ -82,8 +90,18 @@ class Group:
         ids = [each for each in self.ids(measure) if each in others]
         if not ids:
             raise DataError(f"{self.label} and {other.label} answered no item of {self.task} {self.context} both")
+        if measure in SET_MEASURES:
+            return estimate_set(measure, self._set_rows(measure, ids), other._set_rows(measure, ids))
         theirs = other.values(measure, ids)
         return paired_difference(self.values(measure, ids), theirs if len(theirs) == len(self.runs) else theirs.mean(0))
+
+    def _set_rows(self, measure: str, ids: Sequence[str]) -> list[Tensor]:
+        """float[items, K] of each seed."""
+        found = []
+        for score in self.scores:
+            places = {each: place for place, each in enumerate(score.ids)}
+            found.append(score.rows[SET_MEASURES[measure].rows][[places[each] for each in ids]])
+        return found
 
     def _rows(self, measure: str) -> list[dict[str, float]]:
         return [
@@ -118,12 +136,16 @@ def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores
     if path.is_file() and (found := _read_scores(path, made_of)):
         return found
     scores = scorer.score(run)
+    path.unlink(missing_ok=True)  # while its rows are replaced
+    for name, rows in scores.rows.items():
+        write_array(_rows_file(path, name), rows.numpy())
     content = {
         "made_of": made_of,
         "ids": scores.ids,
         "values": scores.values,
         "gallery_size": scores.gallery_size,
         "left_out": scores.left_out,
+        "rows": list(scores.rows),
     }
     write_text(path, json.dumps(content) + "\n")
     return scores
@@ -134,9 +156,14 @@ def _read_scores(path: Path, made_of: dict[str, Any]) -> Scores | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         if found["made_of"] != made_of:
             return None
-        return Scores(tuple(found["ids"]), found["values"], found["gallery_size"], Counter(found["left_out"]))
+        rows = {name: torch.from_numpy(read_rows(_rows_file(path, name))) for name in found["rows"]}
+        return Scores(tuple(found["ids"]), found["values"], found["gallery_size"], Counter(found["left_out"]), rows)
     except (ValueError, LookupError, TypeError):
         return None  # half of a file of an older version: scored again
+
+
+def _rows_file(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}_{name}.npy")
 
 
 def differences_of(groups: Iterable[Group]) -> list[str]:

@@ -17,10 +17,10 @@ from gill.errors import DataError
 
 # Measures a table shows, and the one a plot shows first.
 SHOWN = {
-    DRAWING: ("clip_similarity", "judge.shape_colour_cell", "judge.whole"),
+    DRAWING: ("clip_similarity", "lpips", "judge.shape_colour_cell", "judge.whole"),
     RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1"),
     "ranking": ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20"),
-    CAPTIONING: ("cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),
+    CAPTIONING: ("bleu4", "cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),
 }
 _THUMBNAIL = 112
 
@@ -124,13 +124,14 @@ def examples(groups: Sequence[Group], task: str, count: int) -> list[dict[str, s
     context = next(c for c in reversed(TASKS[task].contexts) if any(group.context == c for group in mine))
     here = [group for group in mine if group.context == context]
     lines = here[0].runs[0].answered[:count]
+    is_picture = TASKS[task].answer != CAPTIONING
     rows: list[dict[str, str | Image.Image]] = []
     for line in lines:
         run = here[0].runs[0]
         row: dict[str, str | Image.Image] = {"input": _words(line)}
         for number, part in enumerate(part for part in line["prompt"] if isinstance(part, dict)):
             row[f"input picture {number + 1}"] = _shrunk(open_image(_data(run) / part["picture"], "report"))
-        row["truth"] = line["reference"] if "reference" in line else _shrunk(true_picture(run, line))
+        row["truth"] = _shrunk(true_picture(run, line)) if is_picture else " / ".join(line["references"])
         rows.append(row)
     for group in here:
         for row, answer in zip(rows, _answers(group.runs[0], [line["id"] for line in lines]), strict=True):

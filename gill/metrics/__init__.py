@@ -9,7 +9,7 @@ from gill.metrics.distributions import (
     kernel_inception_distance,
     squared_mmd,
 )
-from gill.metrics.intervals import Estimate, bootstrap_interval, estimate_mean, paired_difference
+from gill.metrics.intervals import Estimate, bootstrap_interval, estimate_mean, estimate_score, paired_difference
 from gill.metrics.pictures import cosine_similarities, lpips_distances
 from gill.metrics.retrieval import (
     RECALL_AT,
@@ -21,7 +21,15 @@ from gill.metrics.retrieval import (
     recall_at,
     retrieval_recalls,
 )
-from gill.metrics.text import bleu_scores, caption_words, cider, longest_common_subsequence, rouge_l
+from gill.metrics.text import (
+    bleu_counts,
+    bleu_of_counts,
+    bleu_scores,
+    caption_words,
+    cider,
+    longest_common_subsequence,
+    rouge_l,
+)
 
 __all__ = [
     "RECALL_AT",
@@ -29,6 +37,8 @@ __all__ = [
     "Estimate",
     "Gaussian",
     "KernelDistance",
+    "bleu_counts",
+    "bleu_of_counts",
     "bleu_scores",
     "bootstrap_interval",
     "calibration_bins",
@@ -36,6 +46,7 @@ __all__ = [
     "cider",
     "cosine_similarities",
     "estimate_mean",
+    "estimate_score",
     "expected_calibration_error",
     "frechet_distance",
     "frechet_inception_distance",

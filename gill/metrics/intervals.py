@@ -5,7 +5,7 @@ Shape legend: S = training seeds, N = items.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -87,10 +87,46 @@ def bootstrap_interval(
         score: of the items at int64[num_items] places, of which some occur several times.
         level: share of the resamples inside.
     """
+    return _inside(_resample(score, num_items, num_resamples, seed), level)
+
+
+def estimate_score(
+    scores: Sequence[Callable[[Tensor], float]],
+    num_items: int,
+    num_resamples: int = 1000,
+    resampling_seed: int = 0,
+    level: float = 0.95,
+) -> Estimate:
+    """Mean over seeds of what a set of items scores as a whole, such as BLEU or FID; items are drawn anew as above.
+
+    A resample holds some items twice, which alone changes what a set scores: FID grows. So the interval is that of the
+    resamples about their own mean, around the score of the set.
+
+    Args:
+        scores: of each seed, the score of the items at int64[N] places.
+
+    Raises:
+        ShapeError: no items, or no seed.
+    """
+    if not num_items or not scores:
+        raise ShapeError(f"wanted a set of items under one seed or more; got {num_items} items, {len(scores)} seeds")
+    mean_S = torch.tensor([score(torch.arange(num_items)) for score in scores], dtype=torch.float64)
+    found = _resample(
+        lambda places: sum(score(places) for score in scores) / len(scores), num_items, num_resamples, resampling_seed
+    )
+    low, high = _inside(found - found.mean() + mean_S.mean(), level)
+    deviation = float(mean_S.std()) if len(scores) > 1 else float("nan")
+    return Estimate(float(mean_S.mean()), low, high, deviation, num_items, len(scores))
+
+
+def _resample(score: Callable[[Tensor], float], num_items: int, num_resamples: int, seed: int) -> Tensor:
+    """float64[num_resamples]"""
     generator = torch.Generator().manual_seed(seed)
     found = [score(torch.randint(num_items, (num_items,), generator=generator)) for _ in range(num_resamples)]
+    return torch.tensor(found, dtype=torch.float64)
+
+
+def _inside(found: Tensor, level: float) -> tuple[float, float]:
     outside = (1 - level) / 2
-    low, high = (
-        torch.tensor(found, dtype=torch.float64).quantile(torch.tensor([outside, 1 - outside]).double()).tolist()
-    )
+    low, high = found.quantile(torch.tensor([outside, 1 - outside]).double()).tolist()
     return low, high

@@ -12,7 +12,6 @@ import math
 import re
 from collections import Counter
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -43,17 +42,41 @@ def bleu_scores(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) 
     Raises:
         ShapeError: not as many hypotheses as references, or none.
     """
+    return bleu_of_counts(bleu_counts(hypotheses, references))
+
+
+def bleu_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Tensor:
+    """int64[N, 10]: what each caption brings to the BLEU of a set, which is made of the sum.
+
+    Right n-grams of order 1 to 4, said n-grams of order 1 to 4, words, and words of the reference nearest in length.
+
+    Raises:
+        ShapeError: not as many hypotheses as references, or none.
+    """
     from sacrebleu.metrics import BLEU  # slow to import, needed in validation only
 
     _check_pairs(hypotheses, references)
-    said = [" ".join(caption_words(text)) for text in hypotheses]
-    groups = [[" ".join(caption_words(text)) for text in group] for group in references]
-    streams = [list(stream) for stream in zip_longest(*groups)]  # None where a hypothesis has fewer
-    found = {}
-    for order in range(1, _MAX_ORDER + 1):
-        bleu = BLEU(max_ngram_order=order, tokenize="none", smooth_method="none")
-        found[f"bleu{order}"] = bleu.corpus_score(said, streams).score / 100
-    return found
+    bleu = BLEU(max_ngram_order=_MAX_ORDER, tokenize="none", smooth_method="none")
+    rows = []
+    for hypothesis, group in zip(hypotheses, references, strict=True):
+        streams = [[" ".join(caption_words(text))] for text in group]
+        found = bleu.corpus_score([" ".join(caption_words(hypothesis))], streams)
+        rows.append([*found.counts, *found.totals, found.sys_len, found.ref_len])
+    return torch.tensor(rows)
+
+
+def bleu_of_counts(counts_NK: Tensor) -> dict[str, float]:
+    """BLEU-1 to BLEU-4 in 0..1 of a set of captions, from their `bleu_counts`."""
+    from sacrebleu.metrics import BLEU
+
+    total = counts_NK.long().sum(0).tolist()
+    right, said = total[:_MAX_ORDER], total[_MAX_ORDER : 2 * _MAX_ORDER]
+    length, wanted = total[2 * _MAX_ORDER :]
+    return {
+        f"bleu{order}": BLEU.compute_bleu(right[:order], said[:order], length, wanted, max_ngram_order=order).score
+        / 100
+        for order in range(1, _MAX_ORDER + 1)
+    }
 
 
 def rouge_l(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Tensor:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from evals.generate import main as generate
 from evals.harness.clip import Clip
 from evals.harness.items import Item
 from evals.harness.measures import caption_marks
+from evals.harness.published import published_rows
 from evals.harness.runs import read_run
+from evals.harness.summary import told
 from evals.harness.systems import ChanceSystem
 from evals.score import load_groups
 from evals.score import main as score
@@ -41,6 +45,16 @@ def draw_the_truth(run: Path, count: int) -> None:
     found = read_run(run)
     for line in found.answered[:count]:
         shutil.copy(Path(found.manifest["data"]) / line["truth"], run / line["output"])
+
+
+def test_perceptual_distance_is_none_from_the_truth(stories: Path, tmp_path: Path) -> None:
+    run = by_chance("vist-generation", stories, tmp_path / "run")
+    draw_the_truth(run, 3)
+    (without,), (group,) = load_groups([run], CLIP), load_groups([run], CLIP, CLIP)
+    assert "lpips" not in without.measures
+    distances = group.scores[0].values["lpips"]
+    assert distances[:3] == pytest.approx([0, 0, 0], abs=1e-6) and max(distances) > 0.01
+    assert dict(published_rows("vist-generation", "5cap4img", "lpips")) == {"GILL (GILL, table 1)": 0.693}
 
 
 def test_true_pictures_score_one(stories: Path, tmp_path: Path) -> None:
@@ -202,5 +216,38 @@ def test_captions_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (world / "data" / "cc3m" / "validation" / "val_0000000.png").unlink()
     (group,) = load_groups([by_chance("captioning", world, tmp_path / "run")], CLIP)
     assert group.estimate("judge.all").mean == group.estimate("rouge_l").mean == 1
+    assert group.estimate("bleu4").mean == pytest.approx(1) and group.estimate("bleu4").low == pytest.approx(1)
     assert group.estimate("judge.all").num_items == NUM_STORIES - 1
     assert group.left_out == {"a picture is missing": 1}
+
+
+def say(run: Path, texts: dict[str, str]) -> None:
+    """Replace what a run says."""
+    lines = [json.loads(line) for line in (run / "outputs.jsonl").read_text().splitlines()]
+    lines = [{**line, "output": texts[line["id"]]} for line in lines]
+    (run / "outputs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_bleu_is_of_all_captions_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One caption is right, one lacks a word: counts add up, scores do not."""
+    world = tmp_path / "world"
+    (world / "dataset").mkdir(parents=True)
+    pictures = world / "data" / "cc3m" / "validation"
+    pictures.mkdir(parents=True)
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(pictures / f"{name}.png")
+    table = "caption\timage\nthe cat sat on the mat\ta\na red ball in the park\tb\n"
+    (world / "dataset" / "cc3m_val.tsv").write_text(table)
+    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items: [""] * len(items))
+    run, other = (by_chance("captioning", world, tmp_path / name, "--label", name) for name in ("one", "other"))
+    say(run, {"2": "the cat sat on the mat", "3": "a ball in the park"})
+    say(other, {"2": "the cat sat on the mat", "3": "a red ball in the park"})
+    one, two = load_groups([run, other], CLIP)
+    # 11 of 11 words, 8 of 9 pairs ("a ball" is none), and 11 words where 12 are wanted.
+    brevity = math.exp(1 - 12 / 11)
+    assert one.estimate("bleu1").mean == pytest.approx(brevity)
+    assert one.estimate("bleu2").mean == pytest.approx(brevity * (8 / 9) ** 0.5)
+    assert one.difference(two, "bleu1").mean == pytest.approx(brevity - 1)
+    assert one.difference(two, "bleu1").num_items == 2
+    (again, _) = load_groups([run, other], CLIP)  # read back from the folder
+    assert told(again.estimate("bleu2")) == told(one.estimate("bleu2"))

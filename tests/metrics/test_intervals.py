@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gill.errors import DataError, ShapeError
-from gill.metrics import bootstrap_interval, estimate_mean, paired_difference
+from gill.metrics import bootstrap_interval, estimate_mean, estimate_score, paired_difference
 
 
 def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
@@ -48,3 +48,17 @@ def test_values_that_do_not_fit_are_refused() -> None:
         paired_difference(torch.zeros(3, 4), torch.zeros(3, 5))
     with pytest.raises(ShapeError, match="one value an item"):
         estimate_mean(torch.zeros(0))
+
+
+def test_a_score_of_a_set_stands_inside_its_interval() -> None:
+    """The mean, scored as a set, has the interval of the mean; a variance, which resamples lower, stays inside."""
+    values = torch.tensor([0.0] * 60 + [1.0] * 40, dtype=torch.float64)
+    of_mean = estimate_score([lambda places: float(values[places].mean())] * 3, 100, 2000)
+    assert (of_mean.mean, of_mean.seed_deviation) == pytest.approx((0.4, 0))
+    assert (of_mean.num_items, of_mean.num_seeds) == (100, 3)
+    assert of_mean.low == pytest.approx(0.304, abs=0.015) and of_mean.high == pytest.approx(0.496, abs=0.015)
+    few = values[55:65]  # variance .25; of a resample of ten, .225 on average and never above .25
+    of_variance = estimate_score([lambda places: float(few[places].var(correction=0))], 10, 500)
+    assert of_variance.mean == pytest.approx(0.25) and of_variance.low < 0.25 < of_variance.high
+    with pytest.raises(ShapeError, match="a set of items"):
+        estimate_score([], 10)

@@ -3,7 +3,15 @@
 import pytest
 
 from gill.errors import ShapeError
-from gill.metrics import bleu_scores, caption_words, cider, longest_common_subsequence, rouge_l
+from gill.metrics import (
+    bleu_counts,
+    bleu_of_counts,
+    bleu_scores,
+    caption_words,
+    cider,
+    longest_common_subsequence,
+    rouge_l,
+)
 
 HYPOTHESES = ("a red ball in the park", "a small blue box on the beach at night", "two green stars in the sky")
 REFERENCES = (
@@ -21,6 +29,15 @@ def test_bleu_of_known_sentences() -> None:
     scores = bleu_scores(["the cat sat on a mat"], [["the cat sat on the mat"]])
     assert scores["bleu1"] == pytest.approx(5 / 6)
     assert scores["bleu2"] == pytest.approx((5 / 6 * 3 / 5) ** 0.5)
+
+
+def test_bleu_of_a_set_is_made_of_what_each_caption_brings() -> None:
+    # 5 of 6 words, 3 of 5 pairs, 2 of 4 triples, 1 of 3 fours; the nearer reference has 6 words.
+    counts = bleu_counts(["the cat sat on a mat", "dog"], [["the cat sat on the mat", "cat"], ["a dog"]])
+    assert counts.tolist() == [[5, 3, 2, 1, 6, 5, 4, 3, 6, 6], [1, 0, 0, 0, 1, 0, 0, 0, 1, 2]]
+    # Together 6 of 7 words, 7 said where 8 are wanted.
+    assert bleu_of_counts(counts)["bleu1"] == pytest.approx(6 / 7 * 2.718281828 ** (1 - 8 / 7))
+    assert bleu_of_counts(counts.float()[:1]) == bleu_scores(["the cat sat on a mat"], [["the cat sat on the mat"]])
 
 
 def test_captions_score_as_in_the_coco_evaluation() -> None:

@@ -1,0 +1,60 @@
+"""What a set of answers scores as a whole: no mean of what each scores alone, so what each brings to it is kept.
+
+Shape legend: N = answers, K = what an answer brings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from gill.errors import DataError
+from gill.metrics import Estimate, bleu_of_counts, estimate_score
+
+
+@dataclass(frozen=True)
+class SetMeasure:
+    """A score of a set.
+
+    Attributes:
+        rows: name of what each answer brings, float[N, K] of a run's `Scores.rows`.
+        score: of those rows.
+        num_resamples: of its interval; fewer where a score takes long.
+    """
+
+    rows: str
+    score: Callable[[Tensor], float]
+    num_resamples: int = 1000
+
+
+def _bleu(order: int) -> SetMeasure:
+    return SetMeasure("bleu", lambda counts_NK: bleu_of_counts(counts_NK)[f"bleu{order}"])
+
+
+SET_MEASURES = {f"bleu{order}": _bleu(order) for order in (1, 2, 3, 4)}
+
+
+def estimate_set(measure: str, ours: Sequence[Tensor], theirs: Sequence[Tensor] = ()) -> Estimate:
+    """Mean over seeds of a set's score, or by how much it exceeds another system's on the same items.
+
+    Args:
+        ours, theirs: rows [N, K] of each seed, of the same items in the same order; theirs of as many seeds, or of one.
+
+    Raises:
+        DataError: no items.
+    """
+    if not ours or not len(ours[0]):
+        raise DataError(f"no item has {measure} under every seed")
+    score = SET_MEASURES[measure].score
+    others = list(theirs) * (len(ours) if len(theirs) == 1 else 1)
+
+    def of_seed(seed: int) -> Callable[[Tensor], float]:
+        def difference(places: Tensor) -> float:
+            return score(ours[seed][places]) - (score(others[seed][places]) if others else 0.0)
+
+        return difference
+
+    scores = [of_seed(seed) for seed in range(len(ours))]
+    return estimate_score(scores, len(ours[0]), SET_MEASURES[measure].num_resamples)
