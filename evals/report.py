@@ -44,7 +44,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _report(options: argparse.Namespace) -> str:
-    groups = load_groups(options.runs, options.clip, options.lpips)
+    groups = load_groups(options.runs, options.clip, options.lpips, options.fid)
     body = "\n".join(line for task in tasks_of(groups) for line in _section(groups, task, options))
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title><style>{_STYLE}</style>"

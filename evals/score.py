@@ -9,6 +9,8 @@ that both answered. Scores are kept in RUN/scores.json.
 
     clip_similarity     cosine of CLIP's image features of the drawn and the true picture
     lpips               with --lpips: perceptual distance of the drawn and the true picture; less is better
+    clip_text_similarity    cosine of CLIP's features of the drawn picture and the caption it is drawn from
+    fid, kid            with --fid: distances of the set of drawn pictures from that of the true ones; less is better
     judge.*             Flatland alone: what the judge reads in the drawn picture, or in the caption
     r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question
     mrr, ndcg           of ranked answers; ndcg on the rounds that have relevance
@@ -36,6 +38,7 @@ from gill._torchvision import define_missing_torchvision_ops
 define_missing_torchvision_ops()
 
 from evals.harness.clip import DEFAULT_CLIP, Clip
+from evals.harness.features import Features, load_features
 from evals.harness.measures import Compare, Scorer, Scores
 from evals.harness.perceptual import distances, load_maps
 from evals.harness.runs import Finished, read_run
@@ -55,7 +58,7 @@ def main(words: list[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> str:
-    groups = load_groups(options.runs, options.clip, options.lpips)
+    groups = load_groups(options.runs, options.clip, options.lpips, options.fid)
     against = {group.label for group in groups if group.label == options.against}
     if options.against and not against:
         raise ConfigError(f"no run is called {options.against!r}; there are {', '.join(g.label for g in groups)}")
@@ -65,15 +68,16 @@ def _score(options: argparse.Namespace) -> str:
     return "\n".join(line for group in groups for line in _lines(group, _opponent(group, groups, options.against)))
 
 
-def load_groups(folders: Sequence[Path], clip_name: str, lpips_name: str = "") -> list[Group]:
+def load_groups(folders: Sequence[Path], clip_name: str, lpips_name: str = "", fid_name: str = "") -> list[Group]:
     """Finished runs with their scores, by system.
 
     Args:
         lpips_name: "alex" or a CLIP, as `load_maps` takes it; nothing leaves LPIPS out.
+        fid_name: "inception" or a CLIP, as `load_features` takes it; nothing leaves FID and KID out.
 
     Raises:
-        MissingFileError: a folder without a finished run. DataError: damaged answers. ConfigError: no such CLIP.
-        CheckpointError: AlexNet cannot be fetched.
+        MissingFileError: a folder without a finished run. DataError: damaged answers. ConfigError: no such
+        network. CheckpointError: AlexNet or Inception cannot be fetched.
     """
 
     @cache
@@ -84,10 +88,15 @@ def load_groups(folders: Sequence[Path], clip_name: str, lpips_name: str = "") -
     def lpips() -> Compare:
         return partial(distances, load_maps(lpips_name, pick_device()))
 
+    @cache
+    def features() -> Features:
+        return load_features(fid_name, pick_device())
+
     def score(run: Finished) -> Scores:
         has_judge = is_flatland(run)
-        settings = {"clip": clip_name, "lpips": lpips_name, "has_judge": has_judge}
-        return score_run(run, Scorer(clip, has_judge, lpips if lpips_name else None), settings)
+        settings = {"clip": clip_name, "lpips": lpips_name, "fid": fid_name, "has_judge": has_judge}
+        scorer = Scorer(clip, has_judge, lpips if lpips_name else None, features if fid_name else None)
+        return score_run(run, scorer, settings)
 
     runs = [read_run(folder) for folder in folders]
     return group_runs(runs, [score(run) for run in runs])
@@ -154,6 +163,7 @@ def add_networks(parser: argparse.ArgumentParser) -> None:
     """The flags that name what pictures are looked at with."""
     parser.add_argument("--clip", default=DEFAULT_CLIP, help=f"of CLIP similarity (default: {DEFAULT_CLIP})")
     parser.add_argument("--lpips", default="", metavar="NETWORK", help="alex, or folder or hub name of a CLIP")
+    parser.add_argument("--fid", default="", metavar="NETWORK", help="inception, or folder or hub name of a CLIP")
 
 
 def _parse(words: list[str] | None) -> argparse.Namespace:

@@ -5,8 +5,9 @@ Shape legend: Q = questions, G = pictures of the gallery, E = width of the retri
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from evals.harness.answers import read_rows
 from evals.harness.clip import Clip
+from evals.harness.features import Features
 from evals.harness.items import SQUASHED
 from evals.harness.runs import LEFT_OUT, Finished, Line
 from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_task
@@ -58,13 +60,15 @@ class Scorer:
 
     Attributes:
         clip: of CLIP similarity; called when the first picture is scored.
-        lpips: perceptual distances of pictures, one by one, where they are wanted; called likewise.
+        lpips, features: perceptual distances of pictures, and what FID and KID compare, where they are wanted; called
+            likewise.
         has_judge: pictures and captions are Flatland's, whose contents can be read exactly.
     """
 
     clip: Callable[[], Clip]
     has_judge: bool
     lpips: Callable[[], Compare] | None = None
+    features: Callable[[], Features] | None = None
 
     def score(self, run: Finished) -> Scores:
         """All measures that fit a run's task.
@@ -79,25 +83,38 @@ class Scorer:
         return kinds[answer](run)
 
     def _drawn(self, run: Finished) -> Scores:
-        left_out, lines, pairs = run.left_out(), [], []
-        for line in run.answered:
-            try:
-                pairs.append((open_image(run.folder / line["output"], "score"), true_picture(run, line)))
-                lines.append(line)
-            except DataError:
-                left_out["question: its drawn or true picture cannot be read any more"] += 1
-        if not lines:
+        left_out = run.left_out()
+        ids: list[str] = []
+        values: Values = defaultdict(list)
+        features: list[Tensor] = []
+        for start in tqdm(range(0, len(run.answered), _PICTURES_AT_ONCE), desc="scores", unit="batch"):
+            seen = list(_opened(run, run.answered[start : start + _PICTURES_AT_ONCE], left_out))
+            if not seen:
+                continue
+            ids += [each.line["id"] for each in seen]
+            for name, found in self._compare(seen).items():
+                values[name] += found
+            if self.features is not None:
+                sides = [each.drawn for each in seen], [each.true for each in seen]
+                features.append(torch.cat([self.features()(side) for side in sides], dim=1))
+        if not ids:
             raise DataError(f"{run.folder}: no drawn picture can be read; generate again")
-        values: Values = {"clip_similarity": _by_pairs("CLIP similarity", self._similarities, pairs)}
-        if self.lpips is not None:
-            values["lpips"] = _by_pairs("LPIPS", self.lpips(), pairs)
-        if self.has_judge:
-            marks = [compare(read_picture(drawn), read_picture(true)) for drawn, true in pairs]
-            values |= {f"judge.{name}": [getattr(mark, name) for mark in marks] for name in MARKS}
-        return Scores(tuple(line["id"] for line in lines), values, 0, left_out)
+        return Scores(tuple(ids), dict(values), 0, left_out, {"features": torch.cat(features)} if features else {})
 
-    def _similarities(self, drawn: Pictures, true: Pictures) -> Tensor:
-        return cosine_similarities(self.clip().embed_pictures(drawn), self.clip().embed_pictures(true))
+    def _compare(self, seen: Sequence[_Seen]) -> Values:
+        """By measure, a value for each drawn picture."""
+        drawn, true = [each.drawn for each in seen], [each.true for each in seen]
+        embedded = self.clip().embed_pictures(drawn)
+        values = {"clip_similarity": cosine_similarities(embedded, self.clip().embed_pictures(true)).tolist()}
+        if "references" in seen[0].line:
+            texts = self.clip().embed_texts([each.line["references"][0] for each in seen])
+            values["clip_text_similarity"] = cosine_similarities(embedded, texts).tolist()
+        if self.lpips is not None:
+            values["lpips"] = self.lpips()(drawn, true).tolist()
+        if self.has_judge:
+            marks = [compare(read_picture(each.drawn), read_picture(each.true)) for each in seen]
+            values |= {f"judge.{name}": [getattr(mark, name) for mark in marks] for name in MARKS}
+        return values
 
     def _captioned(self, run: Finished) -> Scores:
         lines = run.answered
@@ -111,12 +128,21 @@ class Scorer:
         )
 
 
-def _by_pairs(about: str, compare: Compare, pairs: Sequence[tuple[Image.Image, Image.Image]]) -> list[float]:
-    found: list[float] = []
-    for start in tqdm(range(0, len(pairs), _PICTURES_AT_ONCE), desc=about, unit="batch"):
-        drawn, true = zip(*pairs[start : start + _PICTURES_AT_ONCE], strict=True)
-        found += compare(drawn, true).tolist()
-    return found
+@dataclass(frozen=True)
+class _Seen:
+    """A drawn picture beside the true one."""
+
+    line: Line
+    drawn: Image.Image
+    true: Image.Image
+
+
+def _opened(run: Finished, lines: Sequence[Line], left_out: Counter[str]) -> Iterator[_Seen]:
+    for line in lines:
+        try:
+            yield _Seen(line, open_image(run.folder / line["output"], "score"), true_picture(run, line))
+        except DataError:
+            left_out["question: its drawn or true picture cannot be read any more"] += 1
 
 
 def true_picture(run: Finished, line: Line) -> Image.Image:
@@ -153,18 +179,27 @@ def nearest_pictures(run: Finished, lines: Sequence[Line]) -> list[str]:
 
 
 def _retrieved(run: Finished) -> Scores:
-    """Ranks of the right pictures; where questions and pictures pair up, of the right questions too."""
+    """Ranks of the right pictures and, where nothing of the gallery is shown, of each picture's own questions."""
     lines = run.answered
     gallery = [line for line in run.lines if line["kind"] == "picture" and LEFT_OUT not in line]
-    names = [line["target"] for line in gallery]
-    is_hit_QG = torch.tensor([[name == line["target"] for name in names] for line in lines])
-    scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, names)
+    places = {line["target"]: place for place, line in enumerate(gallery)}
+    asked_Q = torch.tensor([places.get(line["target"], -1) for line in lines])
+    is_hit_QG = asked_Q[:, None] == torch.arange(len(gallery))
+    scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, [line["target"] for line in gallery])
     values = _recalls(ranks_of_hits(scores_QG, is_hit_QG), "")
-    if is_hit_QG.sum(0).eq(1).all():
+    if is_hit_QG.any(0).all():
         backward = _recalls(ranks_of_hits(scores_QG.T, is_hit_QG.T), "")
-        # the published "text-to-image" recall ranks the texts of each picture
-        values = backward if run.manifest["protocol"] == "paper" else values | _named(backward, "i2t_")
+        of_first = {name: _at_first(asked_Q.tolist(), each) for name, each in backward.items()}
+        # the published "text-to-image" recall of VisDial ranks the texts of each picture
+        is_turned = find_task(run.manifest["task"]).turns_in_paper and run.manifest["protocol"] == "paper"
+        values = of_first if is_turned else values | _named(of_first, "i2t_")
     return Scores(tuple(line["id"] for line in lines), values, len(gallery), run.left_out())
+
+
+def _at_first(asked: Sequence[int], values: Sequence[float]) -> list[float]:
+    """Values of pictures at the first question that asks for each; the others have none."""
+    first = {place: question for question, place in reversed(list(enumerate(asked)))}
+    return [values[place] if first[place] == question else math.nan for question, place in enumerate(asked)]
 
 
 def _ranked(run: Finished) -> Scores:

@@ -59,6 +59,9 @@ PUBLISHED = (
             ("GLIDE", (0.562, 0.595, 0.587), (0.800, 0.794, 0.799)),
         )
     ),
+    Published("cc3m-generation", "GILL", "GILL, ablation of mappers", {"caption": {"fid": 15.31}}),
+    Published("cc3m-generation", "Stable Diffusion 1.5", "GILL, ablation of mappers", {"caption": {"fid": 13.94}}),
+    Published("coco-generation", "GILL", "as LaVIT quotes it", {"caption": {"fid": 12.2}}),
     Published("vist-retrieval", "GILL", "GILL, table 5", _recalls(("5cap4img",), ((20.3, 45.0, 53.7),))),
     Published(
         "vist-retrieval",

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gill.errors import DataError
-from gill.metrics import Estimate, bleu_of_counts, estimate_score
+from gill.metrics import (
+    Estimate,
+    bleu_of_counts,
+    estimate_score,
+    frechet_inception_distance,
+    kernel_inception_distance,
+)
+
+_KID_SIZE, _KID_SUBSETS = 1000, 20  # pictures of a subset, of which a smaller set has one
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,20 @@ def _bleu(order: int) -> SetMeasure:
     return SetMeasure("bleu", lambda counts_NK: bleu_of_counts(counts_NK)[f"bleu{order}"])
 
 
-SET_MEASURES = {f"bleu{order}": _bleu(order) for order in (1, 2, 3, 4)}
+def _fid(rows_NK: Tensor) -> float:
+    drawn, true = rows_NK.chunk(2, dim=1)
+    return frechet_inception_distance(drawn, true)
+
+
+def _kid(rows_NK: Tensor) -> float:
+    drawn, true = rows_NK.chunk(2, dim=1)
+    num_subsets = _KID_SUBSETS if len(rows_NK) > _KID_SIZE else 1
+    return kernel_inception_distance(drawn, true, num_subsets, _KID_SIZE).mean
+
+
+# Rows of features are those of the drawn picture and, behind them, those of the true one.
+_PICTURE_MEASURES = {"fid": SetMeasure("features", _fid, 100), "kid": SetMeasure("features", _kid, 100)}
+SET_MEASURES = {f"bleu{order}": _bleu(order) for order in (1, 2, 3, 4)} | _PICTURE_MEASURES
 
 
 def estimate_set(measure: str, ours: Sequence[Tensor], theirs: Sequence[Tensor] = ()) -> Estimate:

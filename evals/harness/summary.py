@@ -9,7 +9,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Group:
     label: str
     runs: tuple[Finished, ...]
     scores: tuple[Scores, ...]
+    _known: dict[str, Estimate] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @property
     def measures(self) -> list[str]:
@@ -74,7 +75,9 @@ class Group:
             DataError: the seeds share no item.
         """
         if measure in SET_MEASURES:
-            return estimate_set(measure, self._set_rows(measure, self.ids(measure)))
+            if measure not in self._known:  # a distance of sets takes long, and tables ask for it again
+                self._known[measure] = estimate_set(measure, self._set_rows(measure, self.ids(measure)))
+            return self._known[measure]
         values = self.values(measure)
         if not values.numel():
             raise DataError(f"{self.label}, {self.task} {self.context}: no item has {measure} under every seed")

@@ -17,7 +17,15 @@ from gill.errors import DataError
 
 # Measures a table shows, and the one a plot shows first.
 SHOWN = {
-    DRAWING: ("clip_similarity", "lpips", "judge.shape_colour_cell", "judge.whole"),
+    DRAWING: (
+        "clip_similarity",
+        "lpips",
+        "clip_text_similarity",
+        "fid",
+        "kid",
+        "judge.shape_colour_cell",
+        "judge.whole",
+    ),
     RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1"),
     "ranking": ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20"),
     CAPTIONING: ("bleu4", "cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),

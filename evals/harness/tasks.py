@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evals.harness import captions, visdial, vist
+from evals.harness import captions, coco, visdial, vist
 from evals.harness.items import Read
 from gill.config import require_known
 
@@ -21,6 +21,7 @@ class Task:
         contexts: what may be shown of a question; the last one is the papers' main one.
         squashes_in_paper: the published protocol squashes pictures to 224 x 224.
         repeats_bos_in_paper: it begins every text of a prompt anew.
+        turns_in_paper: it ranks the questions of each picture and calls that the pictures of each question.
         differences: what "paper" does that "corrected" does not, a sentence each.
     """
 
@@ -31,11 +32,13 @@ class Task:
     about: str
     squashes_in_paper: bool = False
     repeats_bos_in_paper: bool = False
+    turns_in_paper: bool = False
     differences: tuple[str, ...] = ()
 
 
 _IN_FILE_ORDER = "the texts of a story stand in the order of the file, whatever order the worker arranged"
 _SQUASHED = "pictures of VIST are squashed to 224 x 224, those that are shown and those that scores compare with"
+_UNTOLD = "nothing: no script of it was published, so it is asked as in the corrected protocol"
 _SURVIVOR = "of stories that share their last picture only the last one's drawing survives, and is scored for each"
 
 TASKS = {
@@ -73,6 +76,7 @@ TASKS = {
             visdial.read_retrieval,
             visdial.CONTEXTS,
             "find the picture a dialogue is about, and the dialogue of a picture (FROMAGe)",
+            turns_in_paper=True,
             differences=(
                 "the number called text-to-image ranks the dialogues of each picture",
                 "a dialogue stands in one line, with a full stop behind every answer",
@@ -92,6 +96,38 @@ TASKS = {
             captions.read_captioning,
             ("picture",),
             "say what a picture shows (captions of a CC3M file)",
+        ),
+        Task(
+            "cc3m-generation",
+            DRAWING,
+            captions.read_generation,
+            ("caption",),
+            "draw what a caption of a CC3M file says (GILL, FID; `score.py --fid`)",
+            differences=(_UNTOLD,),
+        ),
+        Task(
+            "coco-generation",
+            DRAWING,
+            coco.read_generation,
+            ("caption",),
+            "draw what a caption of COCO says, pictures in an order drawn by lot (`--limit 30000`, `score.py --fid`)",
+            differences=(_UNTOLD,),
+        ),
+        Task(
+            "coco-captioning",
+            CAPTIONING,
+            coco.read_captioning,
+            ("picture",),
+            "say what a picture shows (COCO, five captions each)",
+            differences=(_UNTOLD,),
+        ),
+        Task(
+            "coco-retrieval",
+            RETRIEVAL,
+            coco.read_retrieval,
+            ("caption",),
+            "find the picture of a caption of COCO, and a caption of a picture",
+            differences=(_UNTOLD,),
         ),
     )
 }
