@@ -27,7 +27,8 @@ from tqdm import tqdm
 from evals.harness.items import read_json
 from evals.harness.vist import FORMATTED, RELEASED, picture_path, read_frames
 from gill.errors import DataError
-from gill.flatland.writer import write_picture, write_text
+from gill.files import write_text
+from gill.flatland.writer import write_picture
 from gill.retrieval import PictureFetcher
 from gill.types import PictureSource
 from scripts.command import carry_out

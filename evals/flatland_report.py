@@ -41,6 +41,7 @@ from tqdm import tqdm
 from gill.config import from_dict
 from gill.data import STORY_FORMS, story_context
 from gill.errors import CheckpointError, GillError, MissingCheckpointError
+from gill.files import write_json
 from gill.flatland import Scene, Story, compare, dialogue, dialogue_text, distinct_scenes, draw, read_picture, story
 from gill.flatland import random_caption as any_caption
 from gill.flatland.captions import caption as canonical_caption
@@ -279,9 +280,7 @@ def report(run: Path, count: int) -> dict[str, Any]:
     }
     result = {**nested({name: round(statistics.fmean(values), 6) for name, values in found.items()}), "meta": meta}
     sheet.save(run / "samples.png")
-    unfinished = run / ".report.json"
-    unfinished.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(run / "report.json")
+    write_json(run / "report.json", result)
     return result
 
 

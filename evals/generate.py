@@ -46,7 +46,7 @@ from evals.harness.tasks import PROTOCOLS, TASKS, Task, check_context, find_task
 from gill.data import open_image
 from gill.distributed import world_from_environment
 from gill.errors import ConfigError, DataError
-from gill.flatland.writer import write_text
+from gill.files import write_text
 from scripts.command import carry_out
 
 

@@ -29,7 +29,7 @@ from evals.harness.perceptual import ALEXNET, distances, load_maps
 from evals.harness.runs import OUTPUTS, read_run
 from gill.data import IMAGE_EXTENSIONS, open_image
 from gill.errors import DataError, MissingFileError
-from gill.flatland.writer import write_text
+from gill.files import write_text
 from gill.metrics import estimate_mean
 from scripts.command import carry_out
 

@@ -26,7 +26,7 @@ from evals.harness.summary import Group, differences_of
 from evals.harness.tables import accounts, differences, examples, plot, table, tasks_of
 from evals.harness.tasks import TASKS
 from evals.score import add_networks, load_groups
-from gill.flatland.writer import write_text
+from gill.files import write_text
 from scripts.command import carry_out
 
 _STYLE = """

@@ -21,7 +21,6 @@ that both answered. Scores are kept in RUN/scores.json.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -45,8 +44,8 @@ from evals.harness.runs import Finished, read_run
 from evals.harness.summary import Group, differences_of, group_runs, score_run, told
 from evals.harness.systems import pick_device
 from gill.errors import ConfigError
+from gill.files import write_json
 from gill.flatland.writer import MANIFEST as FLATLAND
-from gill.flatland.writer import write_text
 from gill.metrics import Estimate
 from scripts.command import carry_out
 
@@ -64,7 +63,7 @@ def _score(options: argparse.Namespace) -> str:
         raise ConfigError(f"no run is called {options.against!r}; there are {', '.join(g.label for g in groups)}")
     if options.out is not None:
         summary = [as_json(group, _opponent(group, groups, options.against)) for group in groups]
-        write_text(options.out, json.dumps(summary, indent=2) + "\n")
+        write_json(options.out, summary)
     return "\n".join(line for group in groups for line in _lines(group, _opponent(group, groups, options.against)))
 
 

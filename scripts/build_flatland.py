@@ -28,7 +28,8 @@ from gill._torchvision import define_missing_torchvision_ops
 define_missing_torchvision_ops()
 
 from gill.errors import ConfigError, GillError
-from scripts.flatland.common import BuildContext, write_json
+from gill.files import write_json
+from scripts.flatland.common import BuildContext
 
 STAGES = ("tokenizers", "language", "retell", "clip", "vae", "diffusion", "refine")
 logger = logging.getLogger("flatland")

@@ -10,7 +10,6 @@ metrics, byte for byte. The report is `kills.json`: one entry a point, and the c
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import random
 import signal
@@ -28,6 +27,7 @@ define_missing_torchvision_ops()
 from tqdm import tqdm
 
 from gill.errors import TrainingError
+from gill.files import write_json
 from scripts.command import carry_out
 from scripts.faults.kill import PARTS, Point, count_calls, kill_and_continue
 
@@ -85,7 +85,7 @@ def _counts(entries: list[dict[str, object]]) -> Counter[str]:
 def _write_report(out: Path, entries: list[dict[str, object]]) -> None:
     """Written after every kill, so that a check that is stopped has told what it saw."""
     report = {"counts": _counts(entries), "points": entries}
-    (out / "kills.json").write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    write_json(out / "kills.json", report)
 
 
 def _undisturbed(out: Path, part: str, size: int) -> Path:

@@ -28,7 +28,8 @@ from tqdm import tqdm
 
 from gill.backbones import SCHEDULERS, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.errors import ConfigError, DataError
-from gill.flatland.writer import write_picture, write_text
+from gill.files import write_json
+from gill.flatland.writer import write_picture
 from scripts.command import carry_out
 from scripts.decision.votes import Row, read_rows
 
@@ -109,7 +110,7 @@ def _claim(options: argparse.Namespace, rows: list[Row]) -> None:
     }
     path = options.out / MANIFEST
     if not path.is_file():
-        write_text(path, json.dumps(manifest, indent=2) + "\n")
+        write_json(path, manifest)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ import io
 import json
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -20,7 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from PIL import Image
 from tqdm import tqdm
 
-from gill.flatland import caption, distinct_scenes, draw
+from gill.files import write_whole
+from gill.flatland import Scene, caption, distinct_scenes, draw
 from scripts.command import carry_out
 
 CAPTIONS_NAME = "captions.json"
@@ -45,16 +47,17 @@ def make_gallery(out: Path, split: str, size: int, seed: int) -> int:
         ConfigError: an unknown split, or one with fewer distinct scenes.
     """
     gallery = distinct_scenes(split, size, seed)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.unfinished")
-    with zipfile.ZipFile(unfinished, "w") as packed:  # stored as they are: PNG is packed already
+    write_whole(out, lambda unfinished: _pack(unfinished, gallery))
+    return out.stat().st_size
+
+
+def _pack(path: Path, gallery: Sequence[Scene]) -> None:
+    with zipfile.ZipFile(path, "w") as packed:  # stored as they are: PNG is packed already
         for number, scene in enumerate(tqdm(gallery, desc="pictures", unit="")):
             packed.writestr(zipfile.ZipInfo(f"{number:05d}.png", _LONG_AGO), _png(draw(scene)))
         captions = {f"{number:05d}.png": caption(scene) for number, scene in enumerate(gallery)}
         listing = zipfile.ZipInfo(CAPTIONS_NAME, _LONG_AGO)
         packed.writestr(listing, json.dumps(captions, indent=0), compress_type=zipfile.ZIP_DEFLATED)
-    unfinished.replace(out)
-    return out.stat().st_size
 
 
 def _png(picture: Image.Image) -> bytes:

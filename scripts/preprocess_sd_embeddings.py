@@ -30,8 +30,9 @@ from gill.backbones import (
     tiny_conditioning_encoder,
     tiny_conditioning_tokenizer,
 )
-from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path, write_array
+from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path
 from gill.distributed import World, world_from_environment
+from gill.files import write_array
 from gill.training import find_table
 from scripts.command import carry_out
 

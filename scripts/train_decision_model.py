@@ -14,7 +14,6 @@ original's `decision_model.pth.tar`.
 """
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ define_missing_torchvision_ops()
 import torch
 from torch import Tensor
 
-from gill.flatland.writer import write_text
+from gill.files import write_json
 from gill.models.gill import (
     load_trained,
     save_decision,
@@ -77,7 +76,7 @@ def _train(options: argparse.Namespace) -> str:
 
 
 def _write_report(work: Path, report: dict[str, Any], probability_N2: Tensor, true_N: Tensor) -> None:
-    write_text(work / "report.json", json.dumps(report, indent=2) + "\n")
+    write_json(work / "report.json", report)
     draw_reliability(work / "reliability.png", probability_N2, true_N)
 
 

@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gill.data import FeatureStore
+from gill.files import write_whole
 from gill.models.gill import WHITENING_NAME
 from scripts.command import carry_out
-from scripts.flatland.common import save_atomically
 
 FLOOR = 1e-3  # of the largest eigenvalue: directions shorter than this are noise and stay short
 
@@ -50,7 +50,7 @@ def _write(features: Path, out: Path) -> str:
         total += exact.T @ exact
     whitening = whiten(torch.from_numpy(total / len(store)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_atomically(out, lambda unfinished: save_file({WHITENING_NAME: whitening.float().contiguous()}, unfinished))
+    write_whole(out, lambda unfinished: save_file({WHITENING_NAME: whitening.float().contiguous()}, unfinished))
     return f"{out}: {width} x {width}, from {len(store)} pictures"
 
 

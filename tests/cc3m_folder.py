@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from gill.data import target_path, write_array
+from gill.data import target_path
+from gill.files import write_array
 
 NUM_TRAIN, NUM_VAL = 12, 5
 MODES = ("RGB", "L", "CMYK", "RGBA", "P")  # JPEG: the first three, PNG: the others

@@ -13,8 +13,8 @@ from evals.harness.items import Item, reason_of, seed_of, with_pictures
 from evals.harness.runs import LEFT_OUT, Line
 from evals.harness.systems import System
 from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL
-from gill.data import write_array
 from gill.errors import DataError
+from gill.files import write_array
 from gill.flatland.writer import write_picture
 
 PICTURES, VECTORS = "pictures", "vectors"

@@ -8,7 +8,7 @@ from pathlib import Path
 from evals.generate import main as generate
 from evals.harness.clip import DEFAULT_CLIP
 from evals.score import load_groups
-from gill.flatland.writer import write_text
+from gill.files import write_text
 from scripts.command import carry_out
 
 MODEL = "checkpoints/gill_opt"

@@ -13,7 +13,7 @@ from evals.harness.summary import Group, told
 from evals.harness.tables import accounts, differences, plot, table, tasks_of
 from evals.harness.tasks import TASKS
 from gill.errors import DataError
-from gill.flatland.writer import write_text
+from gill.files import write_text
 
 _BASELINE = {"drawing": "diffusion alone", "retrieval": "frozen CLIP"}
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from gill.errors import ConfigError, DataError, MissingFileError
-from gill.flatland.writer import write_text
+from gill.files import write_json, write_text
 
 MANIFEST, READING, OUTPUTS, SHARDS = "run.json", "reading.json", "outputs.jsonl", "shards"
 LEFT_OUT = "left_out"
@@ -136,7 +136,7 @@ def read_run(folder: Path) -> Finished:
 
 def _claim(path: Path, manifest: Mapping[str, Any]) -> None:
     if not path.is_file():
-        write_text(path, json.dumps(manifest, indent=2) + "\n")
+        write_json(path, manifest)
         return
     try:
         found = json.loads(path.read_text(encoding="utf-8"))

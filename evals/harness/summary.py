@@ -23,7 +23,7 @@ from evals.harness.sets import SET_MEASURES, estimate_set
 from evals.harness.tasks import find_task
 from gill.data import write_array
 from gill.errors import DataError
-from gill.flatland.writer import write_text
+from gill.files import write_text
 from gill.metrics import Estimate, estimate_mean, paired_difference
 
 SCORES = "scores.json"

@@ -1,6 +1,5 @@
 """Disk to `Batch`: caption files, pictures, stored features and targets, and the order in which they are read."""
 
-from gill.data.arrays import write_array
 from gill.data.bad import REPORT_NAME, BadSample, BadSamples
 from gill.data.features import FeatureStore, FeatureWriter, StoreCard
 from gill.data.flatland import CONTEXTS, STORY_FORMS, FlatlandSource, story_context
@@ -43,5 +42,4 @@ __all__ = [
     "target_path",
     "training_steps",
     "validation_batches",
-    "write_array",
 ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,8 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gill.data.arrays import write_array
 from gill.errors import NOT_JSON, ConfigError, DataError, MissingFileError
+from gill.files import write_array, write_bytes, write_json
 
 CARD_NAME = "store.json"
 QUARANTINE_NAME = "quarantine"
@@ -128,7 +127,7 @@ class FeatureWriter:
             raise ConfigError(f"{folder} was written as {read_card(folder)}, not {card}; choose another folder")
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.card = folder, card
-        _write_whole(folder / CARD_NAME, json.dumps(asdict(card), indent=2).encode() + b"\n")
+        write_json(folder / CARD_NAME, asdict(card))
 
     def missing(self, names: Sequence[str], rank: int = 0, num_processes: int = 1) -> list[tuple[int, list[str]]]:
         """(shard number, its names) of every shard of `names` that is not finished.
@@ -156,10 +155,10 @@ class FeatureWriter:
         shard = self._shard(number)
         write_array(shard.with_suffix(".npy"), features.astype(self.card.dtype))
         listing = "".join(f"{name}\n" for name in names).encode()
-        _write_whole(shard.with_suffix(".txt"), listing)
+        write_bytes(shard.with_suffix(".txt"), listing)
         card = {"rows": len(names), "asked": _digest_names(asked), "names": hashlib.sha256(listing).hexdigest()}
         card["features"] = _digest_file(shard.with_suffix(".npy"))
-        _write_whole(shard.with_suffix(".json"), json.dumps(card, indent=2).encode() + b"\n")
+        write_json(shard.with_suffix(".json"), card)
 
     def _shard(self, number: int) -> Path:
         return self.folder / f"shard-{number:05d}"
@@ -240,9 +239,3 @@ def _digest_file(path: Path) -> str:
         return ""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)

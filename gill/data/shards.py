@@ -17,11 +17,11 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from gill.data.arrays import write_array
 from gill.data.bad import BadSample
 from gill.data.images import EXTENSIONS, open_image
 from gill.data.sources import Example
 from gill.errors import NOT_JSON, ConfigError, DataError, MissingFileError
+from gill.files import write_array
 from gill.types import CaptionRecord
 
 _CAPTIONS = (".txt", ".json")

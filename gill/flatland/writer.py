@@ -5,7 +5,6 @@ written last, so a killed run is continued by the same call and never leaves hal
 """
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from PIL import Image
 
 from gill.errors import ConfigError, DataError
+from gill.files import write_text, write_whole
 from gill.flatland.captions import random_caption
 from gill.flatland.decisions import decision
 from gill.flatland.dialogues import Dialogue, all_answers, dialogue
@@ -78,25 +78,12 @@ def _claim(out: Path, manifest: dict[str, int]) -> None:
         raise DataError(f"cannot write into {out}: {error.strerror}; choose another folder") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
-
-
 def write_picture(path: Path, picture: Image.Image) -> None:
     """PNG or high-quality JPEG by the name's ending, whole or not at all; a picture that is there stays."""
     if path.exists():
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{os.getpid()}.{path.name}")
-    if path.suffix == ".jpg":
-        picture.save(unfinished, format="JPEG", quality=95, subsampling=0)
-    else:
-        picture.save(unfinished, format="PNG")
-    unfinished.replace(path)
+    form = {"format": "JPEG", "quality": 95, "subsampling": 0} if path.suffix == ".jpg" else {"format": "PNG"}
+    write_whole(path, lambda unfinished: picture.save(unfinished, **form))
 
 
 def training_scene(index: int, seed: int, split: str = "train") -> Scene:

@@ -21,6 +21,7 @@ from typing import Any
 from torch import Tensor
 
 from gill.errors import ConfigError, DataError, MissingFileError
+from gill.files import write_bytes
 
 MANIFEST_NAME = "index.json"
 DTYPES = ("float32", "float16")
@@ -81,7 +82,7 @@ def shard_path(folder: Path, number: int, ending: str) -> Path:
 def write_manifest(folder: Path, card: IndexCard, shards: Sequence[ShardCard]) -> None:
     """Finish an index."""
     content = {"format": _FORMAT, **asdict(card), "shards": [asdict(shard) for shard in shards]}
-    write_whole(folder / MANIFEST_NAME, json.dumps(content, indent=1).encode() + b"\n")
+    write_bytes(folder / MANIFEST_NAME, json.dumps(content, indent=1).encode() + b"\n")
 
 
 def read_manifest(folder: Path) -> tuple[IndexCard, list[ShardCard]]:
@@ -150,13 +151,6 @@ def is_storable(source: str) -> bool:
         return 0 < len(source.encode("utf-8")) <= MAX_SOURCE_BYTES
     except UnicodeEncodeError:
         return False
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from gill.errors import ConfigError, DataError
+from gill.files import write_array, write_bytes
 from gill.retrieval.layout import (
     MANIFEST_NAME,
     MAX_SOURCE_BYTES,
@@ -25,7 +26,6 @@ from gill.retrieval.layout import (
     read_shard,
     shard_path,
     write_manifest,
-    write_whole,
 )
 
 _BUILD_NAME = "build.json"
@@ -50,7 +50,7 @@ class IndexWriter:
         if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != settings:
             raise ConfigError(f"{folder} holds an index built with other settings; choose another folder or remove it")
         folder.mkdir(parents=True, exist_ok=True)
-        write_whole(path, json.dumps(settings).encode() + b"\n")
+        write_bytes(path, json.dumps(settings).encode() + b"\n")
 
     def missing(self, names: Sequence[str]) -> list[tuple[int, list[str]]]:
         """(shard number, its names) of every shard of `names` that is not finished; a finished index is withdrawn."""
@@ -76,20 +76,18 @@ class IndexWriter:
         if bad is not None:
             raise DataError(f"{bad[:80]!r} is no source of 1 to {MAX_SOURCE_BYTES} bytes of text; leave it out")
         encoded = [source.encode("utf-8") for source in sources]
-        unfinished = self.folder / ".shard.unfinished.npy"
-        np.save(unfinished, rows, allow_pickle=False)
-        unfinished.replace(shard_path(self.folder, number, "npy"))
-        write_whole(shard_path(self.folder, number, "sources"), b"".join(encoded))
+        write_array(shard_path(self.folder, number, "npy"), rows)
+        write_bytes(shard_path(self.folder, number, "sources"), b"".join(encoded))
         offsets = np.cumsum([0, *map(len, encoded)]).astype("<i8")
-        write_whole(shard_path(self.folder, number, "offsets"), offsets.tobytes())
+        write_bytes(shard_path(self.folder, number, "offsets"), offsets.tobytes())
         paths = {ending: shard_path(self.folder, number, ending) for ending in SHARD_FILES}
         sizes = {ending: path.stat().st_size for ending, path in paths.items()}
         digests = {ending: digest_file(path) for ending, path in paths.items()}
         shard = ShardCard(number, len(rows), digest_names(asked), sizes, digests)
-        write_whole(shard_path(self.folder, number, "json"), json.dumps(asdict(shard)).encode() + b"\n")
+        write_bytes(shard_path(self.folder, number, "json"), json.dumps(asdict(shard)).encode() + b"\n")
 
     def finish(self, num_names: int) -> None:
-        """Write the manifest over the shards of `num_names` names; what an earlier, longer build left is removed.
+        """Write the manifest over the shards of `num_names` names; what longer or killed builds left is removed.
 
         Raises:
             DataError: a shard is missing, or none holds a picture.
@@ -106,6 +104,8 @@ class IndexWriter:
             if int(path.stem.removeprefix("shard-")) >= num_shards:
                 for ending in ("json", *SHARD_FILES):
                     path.with_suffix(f".{ending}").unlink(missing_ok=True)
+        for path in self.folder.glob(".*.[0-9]*"):  # names that `gill.files` writes under
+            path.unlink(missing_ok=True)
 
     def _unit_rows(self, sources: Sequence[str], embeddings: np.ndarray) -> np.ndarray:
         if embeddings.shape != (len(sources), self.card.width):

@@ -20,6 +20,7 @@ from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 
 from gill.errors import NOT_JSON, ConfigError
+from gill.files import write_bytes, write_json, write_text
 from gill.parameters import ParameterRow
 
 CONFIG_NAME, METRICS_NAME = "config.json", "metrics.jsonl"
@@ -77,9 +78,7 @@ class RunLog:
             return
         lines = self.metrics.read_bytes().splitlines()  # the last one may be torn
         kept = [line for line in lines if 0 <= _step_of(line) <= step and step > 0]
-        unfinished = self.metrics.with_name(f".{METRICS_NAME}")
-        unfinished.write_bytes(b"".join(line + b"\n" for line in kept))
-        unfinished.replace(self.metrics)
+        write_bytes(self.metrics, b"".join(line + b"\n" for line in kept))
 
 
 def claim_folder(folder: Path, config: Mapping[str, Any]) -> None:
@@ -95,10 +94,7 @@ def claim_folder(folder: Path, config: Mapping[str, Any]) -> None:
         if changed:
             raise ConfigError(f"{folder} belongs to a run with other settings ({changed}); choose another --exp-name")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{CONFIG_NAME}")
-    unfinished.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    write_json(path, plain)
 
 
 def describe_environment(folder: Path, command: Sequence[str], repository: Path) -> None:
@@ -113,8 +109,8 @@ def describe_environment(folder: Path, command: Sequence[str], repository: Path)
         "libraries": versions,
         "git_commit": _git(repository, "rev-parse", "HEAD").strip(),
     }
-    (folder / "environment.json").write_text(json.dumps(state, indent=2) + "\n", encoding="utf-8")
-    (folder / "git.diff").write_text(_git(repository, "diff", "HEAD"), encoding="utf-8")
+    write_json(folder / "environment.json", state)
+    write_text(folder / "git.diff", _git(repository, "diff", "HEAD"))
 
 
 def parameter_text(rows: Sequence[ParameterRow]) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gill.errors import DataError, MissingFileError
-from gill.flatland.writer import write_text
+from gill.files import write_text
 
 GENERATE, RETRIEVE, SAME = "gen", "ret", "same"
 CHOICES = (GENERATE, RETRIEVE, SAME)

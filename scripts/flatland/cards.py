@@ -2,12 +2,11 @@
 
 import json
 from dataclasses import fields
-from functools import partial
 from pathlib import Path
 
+from gill.files import write_text
 from gill.flatland.judge import Marks
 from scripts.flatland import clip, diffusion, language, refine, retell, vae
-from scripts.flatland.common import save_atomically
 
 MARKS = tuple(field.name for field in fields(Marks))
 # part folder: (title, library, stages, what it is, measures shown)
@@ -65,7 +64,7 @@ def write_cards(out: Path, work: Path, report: dict[str, dict[str, float]], comm
             continue
         notes = {stage: json.loads((work / stage / "done.json").read_text()) for stage in stages}
         card = _card(title, library, what, notes, rows, command)
-        save_atomically(out / part / "README.md", partial(Path.write_text, data=card, encoding="utf-8"))
+        write_text(out / part / "README.md", card)
 
 
 def _row(name: str, measured: dict[str, float]) -> str:

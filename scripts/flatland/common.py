@@ -4,10 +4,8 @@ A stage is a function of its seed: batch number `step` depends on (seed, step) o
 started again sees the same batches. State is written to a new file first and then renamed.
 """
 
-import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -22,6 +20,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from gill.errors import TrainingError
+from gill.files import write_whole
 from gill.flatland.judge import compare, read_picture
 from gill.flatland.world import Scene
 
@@ -186,7 +185,7 @@ class Training(Generic[M]):
             "optimizer": self.optimizer.state_dict(),
             "ema": self.ema.state_dict() if self.ema else {},
         }
-        save_atomically(folder / "state.pt", lambda path: torch.save(state, path))
+        write_whole(folder / "state.pt", lambda path: torch.save(state, path))
 
     def _load(self, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)
@@ -196,18 +195,6 @@ class Training(Generic[M]):
             self.ema.load_state_dict(state["ema"])
         self.start, self.seconds = state["step"], state["seconds"]
         logger.info("%s continues at step %d of %d", self.name, self.start, self.steps)
-
-
-def save_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a neighbour of `path`, then rename: a kill leaves the old file or the new one, whole."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    write(unfinished)
-    unfinished.replace(path)
-
-
-def write_json(path: Path, value: dict) -> None:
-    """Indented JSON, atomically."""
-    save_atomically(path, lambda unfinished: unfinished.write_text(json.dumps(value, indent=2) + "\n"))
 
 
 def half_on_cpu(model: M) -> M:

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from gill.backbones import Sampling, write_sampling
+from gill.files import write_whole
 from gill.flatland.captions import random_caption
 from gill.flatland.pictures import contact_sheet, draw_batch
 from gill.flatland.world import Scene, item_rng, sample_scene, scenes
@@ -31,7 +32,6 @@ from scripts.flatland.common import (
     Training,
     half_on_cpu,
     mean_marks,
-    save_atomically,
     to_pixels,
     warmup_linear,
 )
@@ -127,7 +127,7 @@ class Cache:
             path = self.folder / f"chunk_{index:03d}.pt"
             if not path.exists():
                 pair = self._compute(index)
-                save_atomically(path, lambda unfinished: torch.save(pair, unfinished))
+                write_whole(path, lambda unfinished: torch.save(pair, unfinished))
             self.chunks[index] = tuple(torch.load(path, weights_only=True))
         return self.chunks[index]
 

@@ -17,9 +17,9 @@ from gill.data import (
     find_image,
     open_image,
     target_path,
-    write_array,
 )
 from gill.errors import ConfigError, DataError, MissingFileError
+from gill.files import write_array
 
 
 def picture(path: Path, size: tuple[int, int] = (8, 8)) -> Path:

@@ -12,7 +12,7 @@ from gill.flatland.pictures import draw_batch
 from gill.flatland.world import Scene, Thing, scenes
 from scripts import build_flatland, evaluate_flatland
 from scripts.flatland import clip, diffusion, language, vae
-from scripts.flatland.common import BuildContext, Training, mean_marks, warmup_cosine, warmup_linear, write_json
+from scripts.flatland.common import BuildContext, Training, mean_marks, warmup_cosine, warmup_linear
 
 
 @pytest.fixture
@@ -159,9 +159,3 @@ def test_a_work_folder_that_cannot_be_written_is_named(tmp_path, capsys):
     folders = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "file" / "work")]
     assert build_flatland.main([*folders, "--stages", "tokenizers"]) == 2
     assert "file/work" in capsys.readouterr().err
-
-
-def test_json_is_written_whole(tmp_path):
-    write_json(tmp_path / "a.json", {"x": 1})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]

@@ -3,14 +3,16 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from gill import files
 from gill.errors import ConfigError, DataError, MissingFileError, ShapeError
-from gill.retrieval import IndexCard, IndexWriter, RetrievalIndex, fingerprint, layout, writing
+from gill.retrieval import IndexCard, IndexWriter, RetrievalIndex, fingerprint
 from gill.retrieval import search as exact_search
 from gill.retrieval.layout import read_manifest
 from gill.types import PictureIndex
@@ -296,20 +298,19 @@ def test_an_index_is_searched_without_leaving_files_open(tmp_path: Path) -> None
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-@pytest.mark.parametrize("step", range(7))  # four files a shard of which numpy writes one, and the manifest
+@pytest.mark.parametrize("step", range(9))  # four files for each of two shards, and the manifest
 def test_a_build_that_is_killed_leaves_nothing_half_done(
     step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original, left = layout.write_whole, iter(range(step + 1))
+    original, left = files.write_whole, iter(range(step + 1))
 
-    def write_or_die(path: Path, content: bytes) -> None:
+    def write_or_die(path: Path, write: Callable[[Path], object]) -> None:
         if path.name != "build.json" and next(left) == step:
-            path.with_name(f".{path.name}.unfinished").write_bytes(content[: len(content) // 2])
+            path.with_name(f".{path.name}.123").write_bytes(b"half of it")
             raise KeyboardInterrupt
-        original(path, content)
+        original(path, write)
 
-    monkeypatch.setattr(writing, "write_whole", write_or_die)
-    monkeypatch.setattr(layout, "write_whole", write_or_die)
+    monkeypatch.setattr(files, "write_whole", write_or_die)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path, vectors(4), shard_rows=2)
     monkeypatch.undo()

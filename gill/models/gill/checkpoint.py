@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from gill.config import to_dict
 from gill.errors import CheckpointError, MissingCheckpointError
+from gill.files import write_json
 from gill.models.gill.config import GillConfig
 from gill.models.gill.model import GillModel
 from gill.models.gill.released import read_json, write_released
@@ -38,7 +38,7 @@ def save_state(folder: Path, config: GillConfig, state: Mapping[str, Tensor], nu
     folder.mkdir(parents=True, exist_ok=True)
     save_file(dict(state), folder / WEIGHTS_NAME)
     card = {"family": _FAMILY, "num_words": num_words, "config": to_dict(config)}
-    (folder / CONFIG_NAME).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / CONFIG_NAME, card)
 
 
 def load_weights(folder: Path, model: GillModel) -> None:

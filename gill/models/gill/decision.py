@@ -6,7 +6,6 @@ was trained with, and a head of another training is refused instead of answering
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gill.errors import CheckpointError, MissingCheckpointError
+from gill.files import write_json
 from gill.mappers import DecisionHead
 from gill.models.gill.released import read_json
 from gill.parameters import tensor_hash
@@ -37,7 +37,7 @@ def save_decision(folder: Path, head: DecisionHead, img_rows_RD: Tensor, report:
     save_file(state, folder / DECISION_WEIGHTS)
     card = {"kind": _KIND, "classes": DECISION_CLASSES, "hidden_width": head.linear.in_features}
     card = {**card, "img_rows_sha256": _rows_hash(img_rows_RD), "report": dict(report)}
-    (folder / DECISION_CARD).write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / DECISION_CARD, card)
 
 
 def load_decision(folder: Path, img_rows_RD: Tensor) -> DecisionHead:

@@ -6,6 +6,7 @@ Shape legend: B = pictures, F = pooled feature width, L x C = conditioning seque
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from gill.backbones import DiffusionDrawer, load_drawer
 from gill.models.gill.decoding import Decoder
 from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.model import GillModel
-from gill.models.gill.prompts import PromptLayout
+from gill.models.gill.prompts import PromptLayout, Prompts
 from gill.models.gill.replies import Endings, transcribe
 from gill.types import GenerationOptions
 
@@ -29,7 +30,7 @@ class GillIllustrator:
 
     Args:
         prompt: words every caption begins with; they are not part of the answer.
-        max_words: tokens of a caption at most.
+        max_words: tokens of a caption at most; fewer where the language model has no positions for them.
         num_inference_steps, guidance_scale: of the diffusion model; None takes its own.
     """
 
@@ -53,9 +54,16 @@ class GillIllustrator:
         prompts = layout.lay_out([[feature, self.prompt] for feature in features_BF])
         endings = Endings(self.tokenizer, stops_at_newline=True)
         generators = [torch.Generator()] * len(features_BF)  # greedy: nothing is drawn from them
-        steps = Decoder(self.model, endings, self.options).steps(prompts, generators)
+        steps = Decoder(self.model, endings, self._options_after(prompts)).steps(prompts, generators)
         replies = transcribe(endings, steps, len(features_BF))
         return ["".join(text for text in reply.pieces if isinstance(text, str)).strip() for reply in replies]
+
+    def _options_after(self, prompts: Prompts) -> GenerationOptions:
+        limit = self.model.language.max_positions
+        if limit is None:
+            return self.options
+        room = limit - max(map(len, prompts.ids))
+        return replace(self.options, num_words=max(min(self.options.num_words, room), 1))
 
     def draw(self, conditioning: Tensor, seeds: Sequence[int]) -> list[Image.Image | None]:
         """A picture for each float[L, C] sequence, each from its own seed; none where no diffusion model lies.

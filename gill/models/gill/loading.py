@@ -22,6 +22,7 @@ from gill.errors import ConfigError
 from gill.models.gill.config import GillConfig
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, is_tiny, load_encoder, load_tokenizer
 from gill.models.gill.model import GillModel
+from gill.models.gill.sequence import Vocabulary
 from gill.models.gill.task import GillTask
 from gill.models.gill.whitening import read_whitening
 
@@ -129,10 +130,27 @@ def _require_room(name: str, ids: list[int], room: int) -> None:
 def build(
     config: GillConfig, device: torch.device | str = "cpu", max_tokens: int = 32, seed: int = 0
 ) -> tuple[GillTask, GillEncoder]:
-    """Task and encoder of one set of settings; see `gill.types.Family`."""
+    """Task and encoder of one set of settings; see `gill.types.Family`.
+
+    Raises:
+        ConfigError: as `load_backbones` and `build_model`, or texts too long for the language model.
+    """
     backbones = load_backbones(config, device)
     encoder = load_encoder(config, len(backbones.language.table), max_tokens)
+    _require_positions(config, backbones.language, encoder.tokenizer.vocabulary, max_tokens)
     return GillTask(build_model(config, backbones, encoder.tokenizer, device, seed)), encoder
+
+
+def _require_positions(config: GillConfig, language: LanguageModel, vocabulary: Vocabulary, max_tokens: int) -> None:
+    """The longest row is a text that ends in [IMG] tokens, or a picture and that text without them."""
+    num_picture_ids = vocabulary.picture_ids(torch.arange(1)).shape[1]
+    more = len(vocabulary.prefix) + max(num_picture_ids - config.num_img_tokens, 0)
+    limit = language.max_positions
+    if limit is not None and max_tokens + more > limit:
+        raise ConfigError(
+            f"{config.language} reads {limit} tokens, and a picture with a text of up to max_tokens={max_tokens} has "
+            f"{max_tokens + more}; --max-len {limit - more} fits"
+        )
 
 
 def load_model(

@@ -1,6 +1,7 @@
 """Records to ids and pixels."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,16 @@ def test_settings_that_do_not_fit_the_tokenizer_are_refused() -> None:
         load_encoder(config, 100, max_tokens=24)
     with pytest.raises(ConfigError, match="leaves no room for text"):
         load_encoder(config, NUM_ROWS, max_tokens=5)
+
+
+def test_texts_that_the_language_model_cannot_read_are_refused_before_training() -> None:
+    config = replace(find_preset("debug").model, image_brackets=("(", ")"), num_visual_tokens=6)
+    limit = build(config)[0].model.language.max_positions
+    assert limit is not None
+    more = 6 + 2 - 4  # a picture in brackets stands where the 4 [IMG] tokens of the text pass do not
+    build(config, max_tokens=limit - more)
+    with pytest.raises(ConfigError, match=f"reads {limit} tokens.* has {limit + 1}; --max-len {limit - more} fits"):
+        build(config, max_tokens=limit - more + 1)
 
 
 def test_the_debug_preset_builds_without_files() -> None:

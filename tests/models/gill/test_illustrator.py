@@ -57,6 +57,17 @@ def test_a_caption_ends_where_its_picture_does(ending: str) -> None:
     assert illustrator.describe(features) == ["a cat."]
 
 
+def test_a_caption_is_no_longer_than_the_language_model_reads() -> None:
+    model, tokenizer = build(stop_words="")
+    limit = model.language.max_positions
+    assert limit is not None
+    word = tokenizer.words("dog")[0]
+    model.logits = lambda hidden: torch.eye(model.vocabulary.size)[word].expand(len(hidden), -1)  # type: ignore[method-assign]
+    features = torch.zeros(1, model.vision.feature_width)  # type: ignore[union-attr]
+    told = GillIllustrator(model, tokenizer, max_words=10 * limit).describe(features)[0]
+    assert 0 < len(tokenizer.words(told)) <= limit - model.config.num_visual_tokens
+
+
 def test_without_a_diffusion_model_nothing_is_drawn() -> None:
     model, tokenizer = build()
     assert GillIllustrator(model, tokenizer).draw(torch.zeros(1, 12, 16), [0]) == []
