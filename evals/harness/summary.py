@@ -21,9 +21,8 @@ from evals.harness.measures import Scorer, Scores
 from evals.harness.runs import OUTPUTS, Finished
 from evals.harness.sets import SET_MEASURES, estimate_set
 from evals.harness.tasks import find_task
-from gill.data import write_array
 from gill.errors import DataError
-from gill.files import write_text
+from gill.files import write_array, write_text
 from gill.metrics import Estimate, estimate_mean, paired_difference
 
 SCORES = "scores.json"
