@@ -14,6 +14,7 @@ that both answered. Scores are kept in RUN/scores.json.
     judge.*             Flatland alone: what the judge reads in the drawn picture, or in the caption
     r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question
     mrr, ndcg           of ranked answers; ndcg on the rounds that have relevance
+    accuracy, accuracy.*    VQA's, of all answers and of each type
     rouge_l, cider      of captions, in 0..1 and 0..10
     bleu1 to bleu4      of all captions together, in 0..1
 """

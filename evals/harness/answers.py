@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 from evals.harness.items import Item, reason_of, seed_of, with_pictures
 from evals.harness.runs import LEFT_OUT, Line
 from evals.harness.systems import System
-from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL
+from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RANKING, RETRIEVAL
 from gill.errors import DataError
 from gill.files import write_array
 from gill.flatland.writer import write_picture
 
 PICTURES, VECTORS = "pictures", "vectors"
+MAX_CAPTION_TOKENS, MAX_ANSWER_TOKENS = 48, 10
 WITHHELD = "the safety checker withheld the picture"
 
 
@@ -57,7 +59,8 @@ class Answerer:
                 DRAWING: self._drawn,
                 RETRIEVAL: self._embedded,
                 RANKING: self._rated,
-                CAPTIONING: self._described,
+                CAPTIONING: partial(self._described, MAX_CAPTION_TOKENS),
+                ANSWERING: partial(self._described, MAX_ANSWER_TOKENS),
             }
             for item, said in zip(opened, answer[self.answer](number, opened, seeds), strict=True):
                 lines[item.id] |= said
@@ -80,8 +83,10 @@ class Answerer:
     def _rated(self, number: int, items: Sequence[Item], seeds: Sequence[int]) -> list[dict[str, Any]]:
         return [{"scores": scores} for scores in self.system.rate(items, self.is_shifted)]
 
-    def _described(self, number: int, items: Sequence[Item], seeds: Sequence[int]) -> list[dict[str, Any]]:
-        return [{"output": text} for text in self.system.describe(items)]
+    def _described(
+        self, num_tokens: int, number: int, items: Sequence[Item], seeds: Sequence[int]
+    ) -> list[dict[str, Any]]:
+        return [{"output": text} for text in self.system.describe(items, num_tokens)]
 
 
 def read_rows(path: Path) -> np.ndarray:

@@ -33,7 +33,8 @@ class Item:
             context leaves out, every context leaves out.
         kind: QUESTION or PICTURE.
         target: id of the gallery picture that is right. shown: ids of those that the context shows itself.
-        references: texts that are wanted, where any are: what people said of the same picture.
+        references: texts that are wanted, where any are: what people said of the same picture. answer_type: what kind
+            of answer they gave, by which scores are told apart.
         candidates: texts to choose from; `right` is the place of the true one, `relevance` a value for each or nothing.
     """
 
@@ -45,6 +46,7 @@ class Item:
     target: str = ""
     shown: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    answer_type: str = ""
     candidates: tuple[str, ...] = ()
     right: int = -1
     relevance: tuple[float, ...] = ()
@@ -60,7 +62,7 @@ class Item:
         told: dict[str, Any] = {"id": self.id, "kind": self.kind, "prompt": said}
         if self.truth is not None:
             told["truth"] = _name(self.truth, folder)
-        for name in ("target", "shown", "references", "candidates", "right", "relevance"):
+        for name in ("target", "shown", "references", "answer_type", "candidates", "right", "relevance"):
             value = getattr(self, name)
             if value not in ("", (), -1):
                 told[name] = list(value) if isinstance(value, tuple) else value

@@ -21,11 +21,11 @@ from evals.harness.clip import Clip
 from evals.harness.features import Features
 from evals.harness.items import SQUASHED
 from evals.harness.runs import LEFT_OUT, Finished, Line
-from evals.harness.tasks import CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_task
+from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_task
 from gill.data import open_image
 from gill.errors import DataError
 from gill.flatland import Scene, compare, read_caption, read_picture
-from gill.metrics import bleu_counts, cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l
+from gill.metrics import bleu_counts, cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l, vqa_accuracy
 
 RETRIEVAL_RANKS, ANSWER_RANKS = (1, 5, 10), (1, 5, 10, 20)
 MARKS = ("place", "cells", "shape", "colour", "shape_colour_cell", "whole")
@@ -79,7 +79,13 @@ class Scorer:
         answer = find_task(run.manifest["task"]).answer
         if not run.answered:
             raise DataError(f"{run.folder} has no answer to score: {dict(run.left_out())}")
-        kinds = {DRAWING: self._drawn, RETRIEVAL: _retrieved, RANKING: _ranked, CAPTIONING: self._captioned}
+        kinds = {
+            DRAWING: self._drawn,
+            RETRIEVAL: _retrieved,
+            RANKING: _ranked,
+            CAPTIONING: self._captioned,
+            ANSWERING: _answered,
+        }
         return kinds[answer](run)
 
     def _drawn(self, run: Finished) -> Scores:
@@ -200,6 +206,16 @@ def _at_first(asked: Sequence[int], values: Sequence[float]) -> list[float]:
     """Values of pictures at the first question that asks for each; the others have none."""
     first = {place: question for question, place in reversed(list(enumerate(asked)))}
     return [values[place] if first[place] == question else math.nan for question, place in enumerate(asked)]
+
+
+def _answered(run: Finished) -> Scores:
+    lines = run.answered
+    found = [vqa_accuracy(line["output"], line["references"]) for line in lines]
+    values = {"accuracy": found}
+    for kind in sorted({line["answer_type"] for line in lines}):
+        mine = [line["answer_type"] == kind for line in lines]
+        values[f"accuracy.{kind}"] = [each if is_mine else math.nan for each, is_mine in zip(found, mine, strict=True)]
+    return Scores(tuple(line["id"] for line in lines), values, 0, run.left_out())
 
 
 def _ranked(run: Finished) -> Scores:

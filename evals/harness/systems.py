@@ -25,7 +25,6 @@ from gill.models.gill import read_trained
 from gill.types import GenerationOptions, ImageOutput
 
 DEFAULT_DIFFUSION = "runwayml/stable-diffusion-v1-5"
-MAX_CAPTION_TOKENS = 48
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,8 @@ class System:
         """float[N, E] unit rows on the host: what a question asks for, or what a gallery picture shows."""
         raise ConfigError(f"--system {self.name} does not retrieve; use gill, clip or chance")
 
-    def describe(self, items: Sequence[Item]) -> list[str]:
-        """A text for each question."""
+    def describe(self, items: Sequence[Item], num_tokens: int) -> list[str]:
+        """A text of at most so many tokens for each question."""
         raise ConfigError(f"--system {self.name} does not write; use gill")
 
     def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
@@ -112,9 +111,9 @@ class GillSystem(System):
             features = torch.stack(self.generator.layout.features(pictures))
             return self.generator.model.retrieval_heads.embed_image(features).float().cpu()
 
-    def describe(self, items: Sequence[Item]) -> list[str]:
-        """Greedy captions, no images among the words."""
-        options = GenerationOptions(num_words=MAX_CAPTION_TOKENS, max_num_images=0)
+    def describe(self, items: Sequence[Item], num_tokens: int) -> list[str]:
+        """The likeliest word each time up to the end of a line, no images among the words."""
+        options = GenerationOptions(num_words=num_tokens, max_num_images=0)
         replies = self.generator.generate_batch([item.prompt for item in items], options, [0] * len(items))
         return ["".join(part for part in reply if isinstance(part, str)).strip() for reply in replies]
 

@@ -11,7 +11,7 @@ from evals.harness.measures import nearest_pictures, true_picture
 from evals.harness.published import published_rows
 from evals.harness.runs import Finished, Line
 from evals.harness.summary import Group, told
-from evals.harness.tasks import CAPTIONING, DRAWING, RETRIEVAL, TASKS
+from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RETRIEVAL, TASKS
 from gill.data import open_image
 from gill.errors import DataError
 
@@ -28,6 +28,7 @@ SHOWN = {
     ),
     RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1"),
     "ranking": ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20"),
+    ANSWERING: ("accuracy", "accuracy.yes/no", "accuracy.number", "accuracy.other"),
     CAPTIONING: ("bleu4", "cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),
 }
 _THUMBNAIL = 112
@@ -132,14 +133,14 @@ def examples(groups: Sequence[Group], task: str, count: int) -> list[dict[str, s
     context = next(c for c in reversed(TASKS[task].contexts) if any(group.context == c for group in mine))
     here = [group for group in mine if group.context == context]
     lines = here[0].runs[0].answered[:count]
-    is_picture = TASKS[task].answer != CAPTIONING
+    is_picture = TASKS[task].answer not in (CAPTIONING, ANSWERING)
     rows: list[dict[str, str | Image.Image]] = []
     for line in lines:
         run = here[0].runs[0]
         row: dict[str, str | Image.Image] = {"input": _words(line)}
         for number, part in enumerate(part for part in line["prompt"] if isinstance(part, dict)):
             row[f"input picture {number + 1}"] = _shrunk(open_image(_data(run) / part["picture"], "report"))
-        row["truth"] = _shrunk(true_picture(run, line)) if is_picture else " / ".join(line["references"])
+        row["truth"] = _shrunk(true_picture(run, line)) if is_picture else " / ".join(dict.fromkeys(line["references"]))
         rows.append(row)
     for group in here:
         for row, answer in zip(rows, _answers(group.runs[0], [line["id"] for line in lines]), strict=True):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evals.harness import captions, coco, visdial, vist
+from evals.harness import captions, coco, visdial, vist, vqa
 from evals.harness.items import Read
 from gill.config import require_known
 
 PROTOCOLS = ("corrected", "paper")
-DRAWING, RETRIEVAL, RANKING, CAPTIONING = "drawing", "retrieval", "ranking", "captioning"
+DRAWING, RETRIEVAL, RANKING, CAPTIONING, ANSWERING = "drawing", "retrieval", "ranking", "captioning", "answering"
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Task:
     """A task of the papers.
 
     Attributes:
-        answer: what a system gives: DRAWING, RETRIEVAL, RANKING or CAPTIONING.
+        answer: what a system gives: DRAWING, RETRIEVAL, RANKING, CAPTIONING or ANSWERING.
         contexts: what may be shown of a question; the last one is the papers' main one.
         squashes_in_paper: the published protocol squashes pictures to 224 x 224.
         repeats_bos_in_paper: it begins every text of a prompt anew.
@@ -127,6 +127,14 @@ TASKS = {
             coco.read_retrieval,
             ("caption",),
             "find the picture of a caption of COCO, and a caption of a picture",
+            differences=(_UNTOLD,),
+        ),
+        Task(
+            "vqa",
+            ANSWERING,
+            vqa.read_vqa,
+            vqa.CONTEXTS,
+            "answer questions about pictures, alone or after examples (VQA v2)",
             differences=(_UNTOLD,),
         ),
     )

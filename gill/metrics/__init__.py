@@ -1,5 +1,6 @@
 """Pure scores: numbers from numbers. What a network sees in pictures is computed elsewhere and given to them."""
 
+from gill.metrics.answers import normalise_answer, vqa_accuracy
 from gill.metrics.classification import CalibrationBin, calibration_bins, expected_calibration_error, macro_scores
 from gill.metrics.distributions import (
     Gaussian,
@@ -56,6 +57,7 @@ __all__ = [
     "macro_scores",
     "mean_reciprocal_rank",
     "ndcg",
+    "normalise_answer",
     "paired_difference",
     "ranks_of_hits",
     "ranks_of_owners",
@@ -64,4 +66,5 @@ __all__ = [
     "retrieval_recalls",
     "rouge_l",
     "squared_mmd",
+    "vqa_accuracy",
 ]

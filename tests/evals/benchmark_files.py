@@ -64,6 +64,13 @@ def write_coco(out: Path) -> Path:
     return out
 
 
+def write_questions(out: Path) -> Path:
+    """VQA's folder: six questions, and five of the training part."""
+    for part, count in (("val2014", 6), ("train2014", 5)):
+        _write_questions(out, part, count)
+    return out
+
+
 def rewrite(path: Path, change: Callable[[Any], Any]) -> None:
     """Change an annotation file in place."""
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
@@ -73,3 +80,31 @@ def _write(out: Path, name: str) -> Path:
     part = next(part for part in parts(out, 10 * NUM_STORIES, 0) if part.name == name)
     part.finish([part.write(index) for index in range(part.count)])
     return out
+
+
+def _write_questions(folder: Path, part: str, count: int) -> None:
+    """Questions about as many pictures; nine people answer "answer N", one something else."""
+    questions, annotations = [], []
+    for number, scene in enumerate(distinct_scenes("val", count, 0), start=1):
+        write_picture(folder / part / f"COCO_{part}_{number:012d}.jpg", draw(scene))
+        question_id = 1000 * number
+        texts = [f"answer {number}"] * 9 + ["the other"]
+        answers = [{"answer": text, "answer_confidence": "yes", "answer_id": n} for n, text in enumerate(texts, 1)]
+        questions.append({"image_id": number, "question": f"Is it {number}?", "question_id": question_id})
+        annotations.append(
+            {
+                "question_type": "is it",
+                "multiple_choice_answer": f"answer {number}",
+                "answers": answers,
+                "image_id": number,
+                "answer_type": ("yes/no", "number", "other")[number % 3],
+                "question_id": question_id,
+            }
+        )
+    head = {"info": {}, "license": {}, "data_subtype": part, "data_type": "mscoco", "task_type": "Open-Ended"}
+    names = {
+        "OpenEnded_mscoco_{}_questions": {"questions": questions},
+        "mscoco_{}_annotations": {"annotations": annotations},
+    }
+    for name, content in names.items():
+        (folder / f"v2_{name.format(part)}.json").write_text(json.dumps({**head, **content}))

@@ -134,7 +134,9 @@ def test_captions_and_pictures_find_each_other(folder: Path, tmp_path: Path, mon
 def test_every_caption_of_a_picture_is_right(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = {each.name: each for each in coco.read_pictures(folder, coco.OFFICIAL)[0]}
     monkeypatch.setattr(
-        ChanceSystem, "describe", lambda self, items: [pictures[each.id].captions[int(each.id) % 2] for each in items]
+        ChanceSystem,
+        "describe",
+        lambda self, items, num_tokens: [pictures[each.id].captions[int(each.id) % 2] for each in items],
     )
     (group,) = load_groups([by_chance("coco-captioning", folder, tmp_path / "run")], CLIP)
     assert group.estimate("bleu1").mean == pytest.approx(1) and group.estimate("rouge_l").mean == pytest.approx(1)

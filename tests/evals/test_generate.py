@@ -16,7 +16,15 @@ from evals.harness.items import Item
 from evals.harness.runs import read_run
 from evals.harness.systems import ChanceSystem
 from main import main as train
-from tests.evals.benchmark_files import DIALOGUES, NUM_STORIES, STORIES, rewrite, write_dialogues, write_stories
+from tests.evals.benchmark_files import (
+    DIALOGUES,
+    NUM_STORIES,
+    STORIES,
+    rewrite,
+    write_dialogues,
+    write_questions,
+    write_stories,
+)
 
 
 @pytest.fixture
@@ -281,6 +289,10 @@ def test_a_trained_model_draws_and_retrieves(stories: Path, tmp_path: Path) -> N
         scores.append(read_run(out).answered[1]["scores"])
         assert len(scores[-1]) == 100 and max(scores[-1]) < 0
     assert scores[0] != scores[1]
+    write_questions(tmp_path / "vqa")
+    words = ["--data", str(tmp_path / "vqa"), "--context", "2-shot", *model[2:]]
+    assert generate(["vqa", str(tmp_path / "answered"), *words]) == 0
+    assert all(isinstance(line["output"], str) for line in read_run(tmp_path / "answered").answered)
     for protocol in ("corrected", "paper"):
         out = tmp_path / protocol
         assert generate(["vist-retrieval", str(out), *model, "--protocol", protocol]) == 0

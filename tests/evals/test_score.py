@@ -212,7 +212,7 @@ def test_captions_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     world = write_captions(tmp_path / "world")
     rows = (world / "dataset" / "cc3m_val.tsv").read_text().splitlines()[1:]
     captions = {str(number): row.split("\t")[0] for number, row in enumerate(rows, 2)}
-    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items: [captions[item.id] for item in items])
+    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [captions[item.id] for item in items])
     (world / "data" / "cc3m" / "validation" / "val_0000000.png").unlink()
     (group,) = load_groups([by_chance("captioning", world, tmp_path / "run")], CLIP)
     assert group.estimate("judge.all").mean == group.estimate("rouge_l").mean == 1
@@ -238,7 +238,7 @@ def test_bleu_is_of_all_captions_together(tmp_path: Path, monkeypatch: pytest.Mo
         Image.new("RGB", (8, 8)).save(pictures / f"{name}.png")
     table = "caption\timage\nthe cat sat on the mat\ta\na red ball in the park\tb\n"
     (world / "dataset" / "cc3m_val.tsv").write_text(table)
-    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items: [""] * len(items))
+    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [""] * len(items))
     run, other = (by_chance("captioning", world, tmp_path / name, "--label", name) for name in ("one", "other"))
     say(run, {"2": "the cat sat on the mat", "3": "a ball in the park"})
     say(other, {"2": "the cat sat on the mat", "3": "a red ball in the park"})
