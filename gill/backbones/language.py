@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, PreTrainedModel
 
+from gill.backbones.linear import lay_out_by_columns, replace_linears
 from gill.backbones.relu import replace_relus
 from gill.config import require_known
 from gill.errors import ConfigError
@@ -42,6 +43,8 @@ class LanguageModel(FrozenModule):
         if model.dtype == torch.float64:
             _replace_rms_norms(model)
         replace_relus(model)
+        replace_linears(model)
+        lay_out_by_columns(model.get_output_embeddings())
         self.model: Any = freeze(model)
 
     @property

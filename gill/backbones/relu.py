@@ -16,7 +16,7 @@ class MaskReLU(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """max(inputs, 0)."""
-        return _MaskReLU.apply(inputs)
+        return _MaskReLU.apply(inputs) if torch.is_grad_enabled() else inputs.relu()
 
 
 class _MaskReLU(torch.autograd.Function):

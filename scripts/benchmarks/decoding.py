@@ -5,7 +5,7 @@ An OPT-125m of random weights in float32 says 32 tokens greedily:
                     every position (github.com/kohjingyu/gill 4600b71, gill/models.py, GILLModel.generate) / ours
     batch_ratio     16 prompts of 16 to 64 tokens, one by one / together, both ours
 
-Seconds are wall-clock, medians of alternating runs.
+CPU seconds of one thread, medians of alternating runs.
 
 Shape legend: S = tokens so far, D = width, K = words.
 """
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -26,7 +25,7 @@ from gill.models.gill.decoding import Decoder
 from gill.models.gill.prompts import Prompts
 from gill.models.gill.replies import Endings
 from gill.types import GenerationOptions
-from scripts.benchmarks.measure import BenchmarkError, print_bars
+from scripts.benchmarks.measure import BenchmarkError, cpu_seconds, print_bars, single_thread
 from scripts.benchmarks.setting import FIRST_WORD, FULL, TINY, Sizes, build_model
 
 BARS = {"decode_ratio": 10.0, "batch_ratio": 5.0}
@@ -71,14 +70,15 @@ def decoding_bench(is_tiny: bool = False) -> dict[str, float]:
         model = build_model(scale.sizes).eval()
         (long,) = _prompts(scale.sizes, [scale.long_prompt])
         many = _prompts(scale.sizes, scale.prompts)
-    plain, ours = _compare(
-        scale, lambda: [plain_decode(model, long, scale.num_words)], lambda: decode(model, [long], scale.num_words)
-    )
-    alone, together = _compare(
-        scale,
-        lambda: [decode(model, [prompt], scale.num_words)[0] for prompt in many],
-        lambda: decode(model, many, scale.num_words),
-    )
+    with single_thread():
+        plain, ours = _compare(
+            scale, lambda: [plain_decode(model, long, scale.num_words)], lambda: decode(model, [long], scale.num_words)
+        )
+        alone, together = _compare(
+            scale,
+            lambda: [decode(model, [prompt], scale.num_words)[0] for prompt in many],
+            lambda: decode(model, many, scale.num_words),
+        )
     results = {
         "decode_ratio": plain / ours,
         "decode_seconds": ours,
@@ -128,13 +128,7 @@ def _compare(
         raise BenchmarkError("the two ways of decoding said different things; this would compare different work")
     rounds = []
     for _ in range(scale.num_rounds):
-        rounds.append((_seconds(slow), _seconds(fast)))
+        rounds.append((cpu_seconds(slow), cpu_seconds(fast)))
         print(f"decoding: {rounds[-1][0]:.2f} s against {rounds[-1][1]:.2f} s", file=sys.stderr, flush=True)
     slow_seconds, fast_seconds = zip(*rounds, strict=True)
     return statistics.median(slow_seconds), statistics.median(fast_seconds)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    run()
-    return time.perf_counter() - start
