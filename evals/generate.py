@@ -95,7 +95,7 @@ def _answer(run: Run, task: Task, reading: Reading, settings: Settings, options:
         reading.folder,
         options.seed,
         is_squashed=is_paper and task.squashes_in_paper,
-        is_shifted=not is_paper,
+        rating=task.rating_in_paper if is_paper else task.rating,
     )
     before = len(run.done)
     for number in tqdm(pending, desc=f"{task.name} {options.context or ''}".strip(), unit="batch"):

@@ -12,7 +12,8 @@ that both answered. Scores are kept in RUN/scores.json.
     clip_text_similarity    cosine of CLIP's features of the drawn picture and the caption it is drawn from
     fid, kid            with --fid: distances of the set of drawn pictures from that of the true ones; less is better
     judge.*             Flatland alone: what the judge reads in the drawn picture, or in the caption
-    r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question
+    r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question;
+                        t2i_r@k of candidates, whose picture, where questions share them
     mrr, ndcg           of ranked answers; ndcg on the rounds that have relevance
     accuracy, accuracy.*    VQA's, of all answers and of each type
     rouge_l, cider      of captions, in 0..1 and 0..10

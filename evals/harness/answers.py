@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evals.harness.items import Item, reason_of, seed_of, with_pictures
+from evals.harness.items import SUM, Item, reason_of, seed_of, with_pictures
 from evals.harness.runs import LEFT_OUT, Line
 from evals.harness.systems import System
 from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RANKING, RETRIEVAL
@@ -29,7 +29,7 @@ class Answerer:
 
     Attributes:
         folder: of the run. data: of the questions. seed: of the run.
-        is_squashed, is_shifted: what the protocol does to pictures and scores.
+        is_squashed, rating: what the protocol does to pictures, and how it makes scores of candidates.
     """
 
     system: System
@@ -38,7 +38,7 @@ class Answerer:
     data: Path
     seed: int
     is_squashed: bool = False
-    is_shifted: bool = True
+    rating: str = SUM
 
     def lines(self, number: int, items: Sequence[Item]) -> list[Line]:
         """One line for each item, those that had to be left out included; files are written first.
@@ -81,7 +81,7 @@ class Answerer:
         return [{"output": name, "row": row} for row in range(len(items))]
 
     def _rated(self, number: int, items: Sequence[Item], seeds: Sequence[int]) -> list[dict[str, Any]]:
-        return [{"scores": scores} for scores in self.system.rate(items, self.is_shifted)]
+        return [{"scores": scores} for scores in self.system.rate(items, self.rating)]
 
     def _described(
         self, num_tokens: int, number: int, items: Sequence[Item], seeds: Sequence[int]

@@ -18,6 +18,9 @@ from gill.errors import DataError, MissingFileError
 from gill.types import Segment
 
 QUESTION, PICTURE = "question", "picture"
+# How log-probabilities of a text's tokens make its score: each after what stands before it; "unshifted" after itself;
+# "with_bos" counts the beginning of sequence that stands between a prompt's picture and the text.
+SUM, UNSHIFTED_SUM, MEAN, MEAN_WITH_BOS = "sum", "unshifted_sum", "mean", "mean_with_bos"
 SQUASHED = (224, 224)  # the size to which the original evaluation squashes every picture of VIST
 
 

@@ -225,14 +225,27 @@ def _ranked(run: Finished) -> Scores:
     is_hit_BN[torch.arange(len(lines)), torch.tensor([line["right"] for line in lines])] = True
     ranks_B = ranks_of_hits(scores_BN, is_hit_BN)
     values = _recalls(ranks_B, "", ANSWER_RANKS) | {"mrr": (1 / (ranks_B.double() + 1)).tolist()}
-    gains = torch.full((len(lines),), float("nan"), dtype=torch.float64)
+    if find_task(run.manifest["task"]).ranks_both_ways:
+        values |= _recalls(_ranks_of_questions(lines, scores_BN), "t2i_", ANSWER_RANKS)
     rated = [place for place, line in enumerate(lines) if any(line.get("relevance", ()))]
     if rated:
         relevance_BN = torch.tensor([lines[place]["relevance"] for place in rated], dtype=torch.float64)
+        gains = torch.full((len(lines),), float("nan"), dtype=torch.float64)
         gains[rated] = ndcg(scores_BN[rated], relevance_BN)
-    return Scores(
-        tuple(line["id"] for line in lines), values | {"ndcg": gains.tolist()}, scores_BN.shape[1], run.left_out()
-    )
+        values["ndcg"] = gains.tolist()
+    return Scores(tuple(line["id"] for line in lines), values, scores_BN.shape[1], run.left_out())
+
+
+def _ranks_of_questions(lines: Sequence[Line], scores_BN: Tensor) -> Tensor:
+    """int64[B]: where its right candidate ranks each question among the answered ones with the same candidates."""
+    groups: dict[tuple[str, ...], list[int]] = defaultdict(list)
+    for place, line in enumerate(lines):
+        groups[tuple(line["candidates"])].append(place)
+    ranks_B = torch.zeros(len(lines), dtype=torch.long)
+    for places in groups.values():
+        right = [lines[place]["right"] for place in places]
+        ranks_B[places] = ranks_of_hits(scores_BN[places][:, right].T, torch.eye(len(places), dtype=torch.bool))
+    return ranks_B
 
 
 def _recalls(ranks: Tensor, prefix: str, ks: Sequence[int] = RETRIEVAL_RANKS) -> Values:

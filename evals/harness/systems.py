@@ -16,13 +16,13 @@ from PIL import Image
 from torch import Tensor
 
 from evals.harness.clip import DEFAULT_CLIP, Clip
-from evals.harness.items import Item, pictures_alone, texts_alone
+from evals.harness.items import MEAN, MEAN_WITH_BOS, UNSHIFTED_SUM, Item, pictures_alone, texts_alone
 from gill import load_gill
 from gill.backbones import DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
 from gill.errors import ConfigError
 from gill.models.gill import read_trained
-from gill.types import GenerationOptions, ImageOutput
+from gill.types import GenerationOptions, ImageOutput, Segment
 
 DEFAULT_DIFFUSION = "runwayml/stable-diffusion-v1-5"
 
@@ -61,12 +61,11 @@ class System:
         """A text of at most so many tokens for each question."""
         raise ConfigError(f"--system {self.name} does not write; use gill")
 
-    def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+    def rate(self, items: Sequence[Item], rating: str) -> list[list[float]]:
         """A score for each candidate of each question, greater is better.
 
         Args:
-            is_shifted: tokens are scored after what stands before them; otherwise, as FROMAGe published, after
-                themselves.
+            rating: SUM, UNSHIFTED_SUM, MEAN or MEAN_WITH_BOS of `items.py`.
         """
         raise ConfigError(f"--system {self.name} does not rate answers; use gill or chance")
 
@@ -117,11 +116,18 @@ class GillSystem(System):
         replies = self.generator.generate_batch([item.prompt for item in items], options, [0] * len(items))
         return ["".join(part for part in reply if isinstance(part, str)).strip() for reply in replies]
 
-    def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
-        """The log-probability of each answer, in nats; the dialogue before it is read once."""
+    def rate(self, items: Sequence[Item], rating: str) -> list[list[float]]:
+        """From log-probabilities in nats; what stands before the candidates is read once, but for MEAN_WITH_BOS."""
+        if rating == MEAN_WITH_BOS:
+            return [self._mean_likelihoods(item) for item in items]
         prompts, candidates = [item.prompt for item in items], [item.candidates for item in items]
-        found = self.generator.continuation_log_likelihoods(prompts, candidates, is_shifted)
-        return [[float(scores.sum()) for scores in row] for row in found]
+        found = self.generator.continuation_log_likelihoods(prompts, candidates, rating != UNSHIFTED_SUM)
+        return [[float(each.mean() if rating == MEAN else each.sum()) for each in row] for row in found]
+
+    def _mean_likelihoods(self, item: Item) -> list[float]:
+        """As `get_log_likelihood_scores` of the prompt with each candidate."""
+        prompts = [(*item.prompt, Segment(text=candidate)) for candidate in item.candidates]
+        return [float(scores.mean()) for scores in self.generator.log_likelihoods(prompts)]
 
 
 class DiffusionSystem(System):
@@ -173,7 +179,7 @@ class ChanceSystem(System):
         """Random directions."""
         return F.normalize(torch.stack([_noise(seed, self.width) for seed in seeds]), dim=-1)
 
-    def rate(self, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+    def rate(self, items: Sequence[Item], rating: str) -> list[list[float]]:
         """Random scores, from the question's own name."""
         return [_noise(_number(item.id), len(item.candidates)).tolist() for item in items]
 

@@ -11,7 +11,7 @@ from evals.harness.measures import nearest_pictures, true_picture
 from evals.harness.published import published_rows
 from evals.harness.runs import Finished, Line
 from evals.harness.summary import Group, told
-from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RETRIEVAL, TASKS
+from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RANKING, RETRIEVAL, TASKS
 from gill.data import open_image
 from gill.errors import DataError
 
@@ -27,7 +27,7 @@ SHOWN = {
         "judge.whole",
     ),
     RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1"),
-    "ranking": ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20"),
+    RANKING: ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20", "t2i_r@1", "t2i_r@10"),
     ANSWERING: ("accuracy", "accuracy.yes/no", "accuracy.number", "accuracy.other"),
     CAPTIONING: ("bleu4", "cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),
 }

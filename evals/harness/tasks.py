@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from evals.harness import captions, coco, visdial, vist, vqa
-from evals.harness.items import Read
+from evals.harness import captions, coco, likelihood, visdial, vist, vqa
+from evals.harness.items import MEAN, MEAN_WITH_BOS, SUM, UNSHIFTED_SUM, Read
 from gill.config import require_known
 
 PROTOCOLS = ("corrected", "paper")
@@ -22,6 +22,8 @@ class Task:
         squashes_in_paper: the published protocol squashes pictures to 224 x 224.
         repeats_bos_in_paper: it begins every text of a prompt anew.
         turns_in_paper: it ranks the questions of each picture and calls that the pictures of each question.
+        rating, rating_in_paper: how the tokens of a candidate make its score.
+        ranks_both_ways: questions share their candidates in groups, and a candidate ranks the questions too.
         differences: what "paper" does that "corrected" does not, a sentence each.
     """
 
@@ -33,6 +35,9 @@ class Task:
     squashes_in_paper: bool = False
     repeats_bos_in_paper: bool = False
     turns_in_paper: bool = False
+    rating: str = SUM
+    rating_in_paper: str = UNSHIFTED_SUM
+    ranks_both_ways: bool = False
     differences: tuple[str, ...] = ()
 
 
@@ -128,6 +133,26 @@ TASKS = {
             ("caption",),
             "find the picture of a caption of COCO, and a caption of a picture",
             differences=(_UNTOLD,),
+        ),
+        *(
+            Task(
+                f"{name}-likelihood",
+                RANKING,
+                read,
+                ("picture",),
+                f"rank a hundred captions of {about} after a picture, and the pictures before a caption, by likelihood",
+                rating=MEAN,
+                rating_in_paper=MEAN_WITH_BOS,
+                ranks_both_ways=True,
+                differences=(
+                    "the mean also counts the beginning of sequence that stands between picture and caption, as "
+                    "`get_log_likelihood_scores` does",
+                ),
+            )
+            for name, read, about in (
+                ("cc3m", likelihood.read_cc3m, "a CC3M file"),
+                ("coco", likelihood.read_coco, "COCO"),
+            )
         ),
         Task(
             "vqa",

@@ -171,7 +171,7 @@ def test_both_directions_and_which_one_was_published(tmp_path: Path, monkeypatch
 def test_ranked_answers_score_by_the_place_of_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The right answer is always third, and what is relevant beside it comes last."""
 
-    def rate(self: ChanceSystem, items: Sequence[Item], is_shifted: bool) -> list[list[float]]:
+    def rate(self: ChanceSystem, items: Sequence[Item], rating: str) -> list[list[float]]:
         rows = []
         for item in items:
             order = sorted(range(len(item.candidates)), key=lambda n: (item.relevance or [0] * 100)[n])
