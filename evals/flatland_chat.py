@@ -42,11 +42,10 @@ from gill.models.gill import GillGenerator
 from gill.models.gill.generator import Reply
 from gill.types import GenerationOptions, ImageOutput, Segment
 from scripts.command import carry_out
-from scripts.make_flatland_gallery import CAPTIONS_NAME
+from scripts.make_flatland_gallery import CAPTIONS_NAME, GALLERY_NAME
 
 BATCH_SIZE, SEED = 32, 2
 NUM_WORDS = 48  # the longest caption and an image
-GALLERY = "pictures.zip"  # as the index names it
 Measures = dict[str, list[float]]
 
 
@@ -65,7 +64,7 @@ def retrieve(generator: GillGenerator, index: Path, count: int) -> Measures:
     Raises:
         MissingFileError: the index has no pictures of Flatland with their captions.
     """
-    stored = _stored_scenes(index / GALLERY)[:count]
+    stored = _stored_scenes(index / GALLERY_NAME)[:count]
     rng = item_rng(SEED, "test", "chat", 0)
     prompts = [[Segment(text=random_caption(rng, scene))] for _, scene in stored]
     options = GenerationOptions(num_words=NUM_WORDS, num_retrieved=1, num_generated=0)

@@ -30,6 +30,7 @@ os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gill._torchvision import define_missing_torchvision_ops
+from scripts.command import carry_out
 
 define_missing_torchvision_ops()
 
@@ -40,7 +41,7 @@ from tqdm import tqdm
 
 from gill.config import from_dict
 from gill.data import STORY_FORMS, story_context
-from gill.errors import CheckpointError, GillError, MissingCheckpointError
+from gill.errors import CheckpointError, MissingCheckpointError
 from gill.files import write_json
 from gill.flatland import Scene, Story, compare, dialogue, dialogue_text, distinct_scenes, draw, read_picture, story
 from gill.flatland import random_caption as any_caption
@@ -291,21 +292,20 @@ def main(words: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=256, help="queries and gallery of each measure")
     parser.add_argument("--retrieval-only", action="store_true", help="print the retrieval measures, write nothing")
     options = parser.parse_args(words)
-    path = options.run / "report.json"
-    try:
-        if options.retrieval_only:
-            found = measure_retrieval(Reader(options.run), options.count)
-            result = nested({name: statistics.fmean(values) for name, values in found.items()})
-        elif path.is_file():
-            print(f"{path} is there already; remove it to measure again")
-            result = json.loads(path.read_text(encoding="utf-8"))
-        else:
-            result = report(options.run, options.count)
-    except GillError as error:
-        print(f"flatland_report: {error}", file=sys.stderr)
-        return 2
-    print(json.dumps({name: value for name, value in result.items() if name != "meta"}, indent=2))
-    return 0
+    return carry_out("flatland_report", lambda: _answer(options.run, options.count, options.retrieval_only))
+
+
+def _answer(run: Path, count: int, is_retrieval_only: bool) -> str:
+    path, note = run / "report.json", ""
+    if is_retrieval_only:
+        found = measure_retrieval(Reader(run), count)
+        result = nested({name: statistics.fmean(values) for name, values in found.items()})
+    elif path.is_file():
+        note = f"{path} is there already; remove it to measure again\n"
+        result = json.loads(path.read_text(encoding="utf-8"))
+    else:
+        result = report(run, count)
+    return note + json.dumps({name: value for name, value in result.items() if name != "meta"}, indent=2)
 
 
 if __name__ == "__main__":

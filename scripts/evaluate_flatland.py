@@ -21,12 +21,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from gill._torchvision import define_missing_torchvision_ops
+from scripts.command import carry_out
 
 define_missing_torchvision_ops()
 
 from diffusers import StableDiffusionPipeline
 
-from gill.errors import GillError, MissingCheckpointError
+from gill.errors import MissingCheckpointError
 from scripts.flatland import evaluation, language_evaluation
 from scripts.flatland.cards import write_cards
 from scripts.flatland.evaluation import Measures, merge
@@ -39,20 +40,17 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     if options.threads:
         torch.set_num_threads(options.threads)
-    try:
-        measures = measure(options)
-    except GillError as error:
-        print(f"evaluate_flatland: {error}", file=sys.stderr)
-        return 2
-    report = {name: interval(values) for name, values in measures.items()}
-    for name, found in report.items():
-        print(f"{name:32s} {found['mean']:8.4f} +- {found['half']:.4f}   n = {found['n']}")
+    return carry_out("evaluate_flatland", lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> str:
+    report = {name: interval(values) for name, values in measure(options).items()}
     if options.cards:
         only = "" if options.only == PARTS else f" --only {' '.join(options.only)}"
         command = f"python scripts/evaluate_flatland.py --n {options.n} --seeds {options.seeds}{only}"
         write_cards(options.parts, options.cards, report, command)
-    print(json.dumps({name: round(found["mean"], 5) for name, found in report.items()}))
-    return 0
+    lines = [f"{k:32s} {found['mean']:8.4f} +- {found['half']:.4f}   n = {found['n']}" for k, found in report.items()]
+    return "\n".join([*lines, json.dumps({name: round(found["mean"], 5) for name, found in report.items()})])
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

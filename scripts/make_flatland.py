@@ -16,9 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from tqdm import tqdm
 
-from gill.errors import GillError
 from gill.flatland.pictures import contact_sheet, draw_batch
 from gill.flatland.writer import Part, parts, training_scene, write_picture
+from scripts.command import carry_out
 
 SHEET_PICTURES, SHEET_COLUMNS = 72, 12
 
@@ -26,16 +26,15 @@ SHEET_PICTURES, SHEET_COLUMNS = 72, 12
 def main(arguments: list[str] | None = None) -> int:
     """Write everything; returns the exit status."""
     options = _parse(arguments)
-    try:
-        for part in parts(options.out, options.size, options.seed):
-            _write(part)
-        first = [training_scene(index, options.seed) for index in range(min(options.size, SHEET_PICTURES))]
-        write_picture(options.out / "contact_sheet.png", contact_sheet(draw_batch(first), SHEET_COLUMNS))
-    except GillError as error:
-        print(f"make_flatland: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {options.out}; look at {options.out / 'contact_sheet.png'}")
-    return 0
+    return carry_out("make_flatland", lambda: _make(options.out, options.size, options.seed))
+
+
+def _make(out: Path, size: int, seed: int) -> str:
+    for part in parts(out, size, seed):
+        _write(part)
+    first = [training_scene(index, seed) for index in range(min(size, SHEET_PICTURES))]
+    write_picture(out / "contact_sheet.png", contact_sheet(draw_batch(first), SHEET_COLUMNS))
+    return f"wrote {out}; look at {out / 'contact_sheet.png'}"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -25,7 +25,7 @@ from gill.files import write_whole
 from gill.flatland import Scene, caption, distinct_scenes, draw
 from scripts.command import carry_out
 
-CAPTIONS_NAME = "captions.json"
+GALLERY_NAME, CAPTIONS_NAME = "pictures.zip", "captions.json"  # as an index names the file, and inside it
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the earliest time of the format; the hour of the build is no part of a gallery
 
 

@@ -22,32 +22,31 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from gill._torchvision import define_missing_torchvision_ops
+from scripts.command import carry_out
 
 define_missing_torchvision_ops()
 
-from gill.errors import ConfigError, GillError
+from gill.errors import ConfigError
 from gill.models.gill import read_trained, write_trained, write_trained_as_released
 
 
 def main(words: list[str] | None = None) -> int:
     """Write the pruned model; returns the exit status."""
     options = _parse(words)
-    try:
-        out = options.out or _default_out(options.run)
-        _claim(out, options.force)
-        trained = read_trained(options.run, options.which)
-        trained = trained.halved() if options.half else trained
-        write = write_trained_as_released if options.released else write_trained
-        with tempfile.TemporaryDirectory(prefix=".pruned-", dir=_made(out.parent)) as unfinished:
-            write(Path(unfinished), trained)
-            for path in Path(unfinished).iterdir():
-                path.replace(_made(out) / path.name)
-    except GillError as error:
-        print(f"prune_model_ckpt: {error}", file=sys.stderr)
-        return 2
+    return carry_out("prune_model_ckpt", lambda: _prune(options, options.out or _default_out(options.run)))
+
+
+def _prune(options: argparse.Namespace, out: Path) -> str:
+    _claim(out, options.force)
+    trained = read_trained(options.run, options.which)
+    trained = trained.halved() if options.half else trained
+    write = write_trained_as_released if options.released else write_trained
+    with tempfile.TemporaryDirectory(prefix=".pruned-", dir=_made(out.parent)) as unfinished:
+        write(Path(unfinished), trained)
+        for path in Path(unfinished).iterdir():
+            path.replace(_made(out) / path.name)
     size = sum(path.stat().st_size for path in out.iterdir())
-    print(f"{out}: {trained.num_values:,} trained numbers of {trained.source}, {size / 1e6:.1f} MB")
-    return 0
+    return f"{out}: {trained.num_values:,} trained numbers of {trained.source}, {size / 1e6:.1f} MB"
 
 
 def _default_out(run: Path) -> Path:

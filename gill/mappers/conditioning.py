@@ -83,9 +83,11 @@ class TokenwiseMapper(nn.Module):
         super().__init__()
         num_values = sizes.length * sizes.conditioning_width
         if num_values % sizes.num_img_tokens:
+            fits = max(fewer for fewer in range(1, sizes.num_img_tokens) if num_values % fewer == 0)
             raise ConfigError(
                 f"this mapper splits {sizes.length} x {sizes.conditioning_width} numbers evenly over the [IMG] tokens, "
-                f"and {sizes.num_img_tokens} does not divide them; change num_img_tokens or use mapper=gill_mapper"
+                f"and {sizes.num_img_tokens} does not divide them; num_img_tokens={fits} (--num-tokens {fits}) does, "
+                "and mapper=gill_mapper takes any number"
             )
         self.length = sizes.length
         self.body = body
