@@ -47,6 +47,7 @@ from gill.flatland import Scene, Story, compare, dialogue, dialogue_text, distin
 from gill.flatland import random_caption as any_caption
 from gill.flatland.captions import caption as canonical_caption
 from gill.flatland.world import item_rng
+from gill.metrics import normal_half_width, ranks_of_hits
 from gill.models import find_family
 from gill.models.gill import GillIllustrator, load_weights
 from gill.training import PanelRow, draw_panel
@@ -198,9 +199,8 @@ def first_hits(text_NE: Tensor, image_NE: Tensor, queries: Sequence[Query]) -> l
         for column, content in enumerate(contents):
             if content in shown and column != row:
                 scores[row, column] = -math.inf
-    own = scores.diagonal().clone()
-    scores.fill_diagonal_(-math.inf)
-    return (own > scores.amax(1)).double().tolist()
+    is_own = torch.eye(len(queries), dtype=torch.bool)
+    return (ranks_of_hits(scores, is_own) == 0).double().tolist()
 
 
 def measure_retrieval(reader: Reader, count: int) -> dict[str, list[float]]:
@@ -249,7 +249,7 @@ def _told(query: Query) -> str:
 def interval(values: Sequence[float]) -> list[float]:
     """95 % interval of the mean, normal approximation, cut to 0..1."""
     mean = statistics.fmean(values)
-    half = 1.96 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else 1.0
+    half = normal_half_width(values) if len(values) > 1 else 1.0
     return [round(max(mean - half, 0.0), 4), round(min(mean + half, 1.0), 4)]
 
 

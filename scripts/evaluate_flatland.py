@@ -9,7 +9,6 @@ language model are written to --figures.
 
 import argparse
 import json
-import math
 import os
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ define_missing_torchvision_ops()
 from diffusers import StableDiffusionPipeline
 
 from gill.errors import MissingCheckpointError
+from gill.metrics import normal_half_width
 from scripts.flatland import evaluation, language_evaluation
 from scripts.flatland.cards import write_cards
 from scripts.flatland.evaluation import Measures, merge
@@ -126,8 +126,7 @@ def _diffusion(options: argparse.Namespace) -> Measures:
 def interval(values: list[float]) -> dict[str, float]:
     """Mean, half width of the normal 95 % interval over items, and their number."""
     mean = sum(values) / len(values)
-    variance = sum((value - mean) ** 2 for value in values) / max(1, len(values) - 1)
-    return {"mean": mean, "half": 1.96 * math.sqrt(variance / len(values)), "n": len(values)}
+    return {"mean": mean, "half": normal_half_width(values) if len(values) > 1 else 0.0, "n": len(values)}
 
 
 if __name__ == "__main__":

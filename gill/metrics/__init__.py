@@ -10,7 +10,14 @@ from gill.metrics.distributions import (
     kernel_inception_distance,
     squared_mmd,
 )
-from gill.metrics.intervals import Estimate, bootstrap_interval, estimate_mean, estimate_score, paired_difference
+from gill.metrics.intervals import (
+    Estimate,
+    bootstrap_interval,
+    estimate_mean,
+    estimate_score,
+    normal_half_width,
+    paired_difference,
+)
 from gill.metrics.pictures import cosine_similarities, lpips_distances
 from gill.metrics.retrieval import (
     RECALL_AT,
@@ -57,6 +64,7 @@ __all__ = [
     "macro_scores",
     "mean_reciprocal_rank",
     "ndcg",
+    "normal_half_width",
     "normalise_answer",
     "paired_difference",
     "ranks_of_hits",

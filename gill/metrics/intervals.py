@@ -5,6 +5,8 @@ Shape legend: S = training seeds, N = items.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +14,8 @@ import torch
 from torch import Tensor
 
 from gill.errors import DataError, ShapeError
+
+_NORMAL_QUANTILE = 1.96  # 97.5 % of a standard normal distribution lie below
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,17 @@ def bootstrap_interval(
         level: share of the resamples inside.
     """
     return _inside(_resample(score, num_items, num_resamples, seed), level)
+
+
+def normal_half_width(values: Sequence[float]) -> float:
+    """Half of the 95 % interval of a mean by the normal distribution: 1.96 standard errors.
+
+    Raises:
+        ShapeError: fewer than two values.
+    """
+    if len(values) < 2:
+        raise ShapeError(f"an interval of a mean needs two values or more, got {len(values)}")
+    return _NORMAL_QUANTILE * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def estimate_score(

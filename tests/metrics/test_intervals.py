@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gill.errors import DataError, ShapeError
-from gill.metrics import bootstrap_interval, estimate_mean, estimate_score, paired_difference
+from gill.metrics import bootstrap_interval, estimate_mean, estimate_score, normal_half_width, paired_difference
 
 
 def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
@@ -62,3 +62,10 @@ def test_a_score_of_a_set_stands_inside_its_interval() -> None:
     assert of_variance.mean == pytest.approx(0.25) and of_variance.low < 0.25 < of_variance.high
     with pytest.raises(ShapeError, match="a set of items"):
         estimate_score([], 10)
+
+
+def test_the_normal_interval_is_that_of_the_standard_error() -> None:
+    # Standard deviation sqrt(1 / 3) of 0, 0, 1, 1, so its standard error sqrt(1 / 12).
+    assert normal_half_width([0, 0, 1, 1]) == pytest.approx(1.96 * (1 / 12) ** 0.5)
+    with pytest.raises(ShapeError, match="two values or more"):
+        normal_half_width([1])
