@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers import Cache
+from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 _MIN_ROOM = 64  # tokens
@@ -45,6 +45,41 @@ class GrowingLayer(DynamicLayer):
 def decoding_cache() -> Cache:
     """An empty cache of such layers."""
     return Cache(layer_class_to_replicate=GrowingLayer)
+
+
+class EverythingKept(Exception):  # noqa: N818  -- not an error: the end of what was asked for
+    """The last layer has given its keys and values."""
+
+
+class KeyValueReader(DynamicCache):
+    """A cache that ends a language model's pass as soon as it holds the keys and values of all layers.
+
+    What would follow in the last layer, its attention and its feed-forward network, makes states, which nobody wants
+    who comes for the cache.
+    """
+
+    def __init__(self, num_layers: int) -> None:
+        super().__init__()
+        self._last = num_layers - 1
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Keep float[B, H, N, D] of both.
+
+        Raises:
+            EverythingKept: by the last layer.
+        """
+        kept = super().update(key_states, value_states, layer_idx, *args, **kwargs)
+        if layer_idx == self._last:
+            raise EverythingKept
+        return kept
+
+    def filled(self) -> DynamicCache:
+        """An ordinary cache that holds the same."""
+        cache = DynamicCache()
+        cache.layers = self.layers
+        return cache
 
 
 def _lies_in(held: Tensor | None, room: Tensor) -> bool:

@@ -8,6 +8,7 @@ Shape legend: G = rows of a call, S = positions, K = vocabulary, D = width of th
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, Cache, PreTrainedModel
 
+from gill.backbones.cache import EverythingKept, KeyValueReader
 from gill.backbones.linear import lay_out_by_columns, replace_linears
 from gill.backbones.relu import replace_relus
 from gill.config import require_known
@@ -109,6 +111,20 @@ class LanguageModel(FrozenModule):
             use_cache=cache is not None,
         )
         return outputs.last_hidden_state
+
+    def remember(self, inputs_embeds: Tensor, position_ids: Tensor, attention_mask: Tensor) -> Cache:
+        """Keys and values of positions whose states nobody asks for: the last layer computes nothing else.
+
+        Args:
+            as `hidden_states`, without a past.
+
+        Returns:
+            A cache that `hidden_states` extends.
+        """
+        cache = KeyValueReader(len(self.layers))
+        with contextlib.suppress(EverythingKept):
+            self.hidden_states(inputs_embeds, position_ids, attention_mask, cache)
+        return cache.filled()
 
 
 def load_language_model(

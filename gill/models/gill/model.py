@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import DynamicCache
+from transformers import Cache, DynamicCache
 
 from gill.backbones import ConditioningEncoder, LanguageModel, VisionTower
 from gill.errors import ConfigError, ShapeError
 from gill.mappers import ImgTokenEmbedding, MapperSizes, RetrievalHeads, VisualPrefix, build_mapper
 from gill.models.gill.config import GillConfig
-from gill.models.gill.packing import Grid, attention_mask, pack
+from gill.models.gill.packing import Grid, attention_mask, pack, pack_ends
 from gill.models.gill.sequence import TokenRows, Vocabulary
 from gill.types import Batch
 
@@ -145,11 +145,7 @@ class GillModel(nn.Module):
         """
         if not len(rows.ids):
             return self._nothing_hidden()
-        length, limit = int(rows.positions.max()) + 1, self.language.max_positions
-        if limit is not None and length > limit:
-            raise ShapeError(
-                f"a row has {length} tokens, the language model reads {limit}; lower max_tokens or do not pair"
-            )
+        self._check_length(rows)
         frozen, live = pack(rows, self.vocabulary.num_words, splits, reads_last)
         is_live = torch.zeros(len(rows.ids), dtype=torch.bool).index_fill(0, live.places, True)
         index = torch.full((len(rows.ids),), len(rows.ids))
@@ -166,12 +162,41 @@ class GillModel(nn.Module):
         live_hidden = self.run(live, self.embed(live.ids, visual), [*keys, live], cache)
         return Hidden(frozen_hidden, live_hidden, is_live, index)
 
+    @torch.no_grad()
+    def hidden_ends(self, rows: TokenRows, visual: Tensor | None, count: int) -> Tensor:
+        """float[B, count, D] last hidden states at the end of every row; of what stands before, only keys and values.
+
+        Args:
+            rows: on the host, each of `count` positions or more. visual: float[pictures, V, D].
+
+        Raises:
+            ShapeError: a row longer than the language model has positions for.
+        """
+        self._check_length(rows)
+        before, ends = pack_ends(rows, count)
+        cache, keys = None, []
+        if before is not None:
+            keys = [before.to(self.device)]
+            embeddings = self.embed(keys[0].ids, visual)
+            mask = attention_mask(keys[0], keys, embeddings.dtype)
+            cache = self.language.remember(embeddings, keys[0].positions, mask)
+        ends = ends.to(self.device)
+        states = self.run(ends, self.embed(ends.ids, visual), [*keys, ends], cache)
+        return states.view(rows.num_rows, count, -1)
+
+    def _check_length(self, rows: TokenRows) -> None:
+        length, limit = int(rows.positions.max()) + 1, self.language.max_positions
+        if limit is not None and length > limit:
+            raise ShapeError(
+                f"a row has {length} tokens, the language model reads {limit}; lower max_tokens or do not pair"
+            )
+
     def _nothing_hidden(self) -> Hidden:
         states = self.language.table.new_zeros(0, self.language.hidden_width)
         index = torch.zeros(0, dtype=torch.long)
         return Hidden(states, states, index.bool(), index)
 
-    def run(self, grid: Grid, embeddings: Tensor, keys: list[Grid], cache: DynamicCache | None) -> Tensor:
+    def run(self, grid: Grid, embeddings: Tensor, keys: list[Grid], cache: Cache | None) -> Tensor:
         """float[n, D] last hidden states of the n positions on a grid, in the order of its places.
 
         Args:

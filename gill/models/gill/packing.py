@@ -63,9 +63,13 @@ def pack(
     if splits:
         first = _first_positions(rows, rows.ids >= first_trainable_id)
         is_live = is_read & (rows.positions >= first[rows.rows])
-    bins = _assign_bins(torch.bincount(rows.rows[is_read], minlength=rows.num_rows))
-    is_frozen = is_read & ~is_live
-    return _grid(rows, is_frozen, bins) if bool(is_frozen.any()) else None, _grid(rows, is_live, bins)
+    return _both_parts(rows, is_read, is_live)
+
+
+def pack_ends(rows: TokenRows, count: int) -> tuple[Grid | None, Grid]:
+    """Lay out what stands before the last `count` positions of every row, None if nothing does, and these positions."""
+    is_end = rows.positions >= (torch.bincount(rows.rows) - count)[rows.rows]
+    return _both_parts(rows, torch.ones_like(is_end), is_end)
 
 
 def attention_mask(queries: Grid, keys: list[Grid], dtype: torch.dtype) -> Tensor:
@@ -79,6 +83,12 @@ def attention_mask(queries: Grid, keys: list[Grid], dtype: torch.dtype) -> Tenso
     sees &= key_positions <= queries.positions[:, :, None]
     mask = torch.zeros(sees.shape, dtype=dtype, device=sees.device)
     return mask.masked_fill_(~sees, torch.finfo(dtype).min)[:, None]
+
+
+def _both_parts(rows: TokenRows, is_read: Tensor, is_later: Tensor) -> tuple[Grid | None, Grid]:
+    bins = _assign_bins(torch.bincount(rows.rows[is_read], minlength=rows.num_rows))
+    is_earlier = is_read & ~is_later
+    return _grid(rows, is_earlier, bins) if bool(is_earlier.any()) else None, _grid(rows, is_later, bins)
 
 
 def _first_positions(rows: TokenRows, is_wanted: Tensor) -> Tensor:

@@ -59,8 +59,9 @@ class GillReader:
         Raises:
             GenerationError: a prompt that is too long. DataError: a picture that cannot be read.
         """
-        states = self._hidden(self.layout.read(prompts, repeats_bos).ending_in(self.img_ids))
-        return self.image_states(torch.stack([row[-len(self.img_ids) :] for row in states]))
+        laid = self.layout.read(prompts, repeats_bos).ending_in(self.img_ids)
+        check_length(self.model, laid)
+        return self.image_states(self.model.hidden_ends(laid.token_rows(), laid.visual, len(self.img_ids)))
 
     @torch.no_grad()
     def image_states(self, hidden_BRD: Tensor) -> ImageStates:
