@@ -47,8 +47,8 @@ def decoding_cache() -> Cache:
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
-class EverythingKept(Exception):  # noqa: N818  -- not an error: the end of what was asked for
-    """The last layer has given its keys and values."""
+class EverythingKept(Exception):
+    """Not an error: the last layer has given its keys and values, which is all that was asked for."""
 
 
 class KeyValueReader(DynamicCache):
