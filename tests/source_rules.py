@@ -213,6 +213,22 @@ def size_violations(source: Source) -> Iterator[str]:
                 yield f"{source.path}:{node.lineno}: {node.name} has {length} lines, at most {MAX_FUNCTION_LINES}"
 
 
+def docstring_violations(source: Source) -> Iterator[str]:
+    """Files, and public classes, functions and methods of them, that do not say what they are."""
+    if source.tree.body and ast.get_docstring(source.tree) is None:
+        yield f"{source.path}:1: the file does not say what it is for"
+    yield from _undocumented(source.path, source.tree)
+
+
+def _undocumented(path: str, owner: ast.Module | ast.ClassDef) -> Iterator[str]:
+    for node in owner.body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
+            if ast.get_docstring(node) is None:
+                yield f"{path}:{node.lineno}: {node.name} is public and has no docstring"
+            if isinstance(node, ast.ClassDef):
+                yield from _undocumented(path, node)
+
+
 def print_violations(source: Source) -> Iterator[str]:
     """Calls of print."""
     for node in ast.walk(source.tree):

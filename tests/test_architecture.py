@@ -20,6 +20,7 @@ from tests.source_rules import (
     ROOT,
     Source,
     broad_except_violations,
+    docstring_violations,
     documented_table,
     import_violations,
     late_shim_violations,
@@ -84,7 +85,12 @@ def test_programs_use_public_names() -> None:
 
 
 def test_files_and_functions_stay_small() -> None:
-    found = [line for source in sources("gill", *OUTSIDE) for line in size_violations(source)]
+    found = [line for source in sources("gill", "examples", "tests", *OUTSIDE) for line in size_violations(source)]
+    assert not found, "\n".join(found)
+
+
+def test_public_names_are_documented() -> None:
+    found = [line for source in sources("gill", "examples", *OUTSIDE) for line in docstring_violations(source)]
     assert not found, "\n".join(found)
 
 
@@ -200,6 +206,16 @@ def test_long_files_and_functions_are_found() -> None:
     assert len(list(size_violations(Source("a.py", function(MAX_FUNCTION_LINES + 1))))) == 1
     assert list(size_violations(Source("a.py", "pass\n" * MAX_FILE_LINES))) == []
     assert len(list(size_violations(Source("a.py", "pass\n" * (MAX_FILE_LINES + 1))))) == 1
+
+
+def test_what_is_not_documented_is_found() -> None:
+    text = '"""A file."""\nclass A:\n    """A class."""\n    def f(self): ...\n    def _g(self): ...\ndef h(): ...'
+    assert [line.rpartition(": ")[2] for line in docstring_violations(Source("a.py", text))] == [
+        "f is public and has no docstring",
+        "h is public and has no docstring",
+    ]
+    assert len(list(docstring_violations(Source("a.py", "import ast")))) == 1
+    assert list(docstring_violations(Source("a.py", ""))) == []
 
 
 def test_forbidden_words_are_found() -> None:

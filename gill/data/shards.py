@@ -65,7 +65,7 @@ class ShardFolder:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Bytes of each caption."""
+        """int64[rows], bytes of each caption."""
         return np.abs(self._rows[:, _CAPTION_SIZE])
 
     def place(self, index: int) -> tuple[str, int]:

@@ -88,7 +88,7 @@ class CaptionFile:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Characters of each caption."""
+        """int64[rows], characters of each caption."""
         return self.table.lengths
 
     @property

@@ -100,12 +100,12 @@ def retrieval_recalls(
 
 
 def recall_at(ranks: Tensor, k: int) -> float:
-    """Share of ranks (0 = first) below `k`."""
+    """Share of int64[Q] ranks (0 = first) below `k`."""
     return float((ranks < k).double().mean())
 
 
 def mean_reciprocal_rank(ranks: Tensor) -> float:
-    """Mean of 1 / (rank + 1), in (0, 1]."""
+    """Mean of 1 / (rank + 1) of int64[Q] ranks, in (0, 1]."""
     return float((1 / (ranks.double() + 1)).mean())
 
 

@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator
 
 from PIL import Image
 
+from gill.retrieval import FetchLimits
+
+LIMITS = FetchLimits(num_bytes=20_000, num_pixels=10_000, seconds=5, num_redirects=2)  # small, to be met
 Answer = Callable[[socket.socket, str], None]  # (connection, path asked for) -> sends what it likes
 
 
