@@ -76,15 +76,19 @@ def _published(task: str, context: str, shown: Sequence[str]) -> Iterator[str]:
 def differences(groups: Sequence[Group], task: str, against: str) -> list[str]:
     """Lines of a table of paired differences with one system; none where it is not there."""
     mine = [group for group in groups if group.task == task]
-    lines = []
+    name, lines = _main_measure(mine), []
     for group in mine:
         for other in mine:
             key = (group.context, group.protocol)
             if other.label == against != group.label and key == (other.context, other.protocol):
-                name = SHOWN[TASKS[task].answer][0]
                 lines.append(f"| {group.context} | {group.label} | {told(group.difference(other, name))} |")
-    head = [f"| context | system | `{SHOWN[TASKS[task].answer][0]}` minus that of {against} |", "|---|---|---|"]
+    head = [f"| context | system | `{name}` minus that of {against} |", "|---|---|---|"]
     return [*head, *lines] if lines else []
+
+
+def _main_measure(groups: Sequence[Group]) -> str:
+    """The first measure of a task's tables that its runs have."""
+    return next(name for name in SHOWN[TASKS[groups[0].task].answer] if name in groups[0].measures)
 
 
 def accounts(groups: Sequence[Group], task: str) -> list[str]:
@@ -105,7 +109,7 @@ def plot(groups: Sequence[Group], task: str, path: Path) -> None:
     from matplotlib import pyplot
 
     mine = [group for group in groups if group.task == task]
-    shown = next(name for name in SHOWN[TASKS[task].answer] if name in mine[0].measures)
+    shown = _main_measure(mine)
     contexts = [context for context in TASKS[task].contexts if any(group.context == context for group in mine)]
     labels = list(dict.fromkeys(group.label for group in mine))
     figure, axes = pyplot.subplots(figsize=(5.2, 2.8))

@@ -9,12 +9,13 @@ import pytest
 
 from evals.generate import main as generate
 from evals.harness.published import published_rows
+from evals.harness.systems import ChanceSystem
 from evals.harness.tables import table
 from evals.harness.tasks import TASKS
 from evals.report import as_html
 from evals.report import main as report
 from evals.score import load_groups
-from tests.evals.benchmark_files import write_dialogues, write_stories
+from tests.evals.benchmark_files import write_captions, write_coco, write_dialogues, write_questions, write_stories
 
 CLIP = "checkpoints/flatland/clip"
 
@@ -25,13 +26,18 @@ def test_papers_rows_stand_where_they_were_published() -> None:
     assert dict(published_rows("vist-retrieval", "5cap4img", "r@1"))["FROMAGe (FROMAGe, table 1)"] == 0.182
 
 
-def test_a_page_holds_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_page_holds_every_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = "a big red star at the top left of the sea."
+    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [said] * len(items))
+    captions = write_captions(tmp_path / "c")
     folders = {"vist": write_stories(tmp_path / "s"), "visdial": write_dialogues(tmp_path / "d")}
+    folders |= {"captioning": captions, "cc3m": captions}
+    folders |= {"coco": write_coco(tmp_path / "coco"), "vqa": write_questions(tmp_path / "vqa")}
     runs = []
     for task in TASKS:
         kind = task.split("-")[0]
-        if kind not in folders:
-            continue
         for label in ("one", "other"):
             runs.append(tmp_path / f"{task}-{label}")
             words = ["--data", str(folders[kind]), "--system", "chance", "--label", label, "--protocol", "paper"]
@@ -39,6 +45,7 @@ def test_a_page_holds_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[s
     out = tmp_path / "page.html"
     assert report([*map(str, runs), "--clip", CLIP, "--against", "other", "--out", str(out)]) == 0
     page = out.read_text()
+    assert all(f"<h2>{task}</h2>" in page for task in TASKS)
     assert f"{len(runs)} runs" in capsys.readouterr().out
     assert "<script" not in page and "http" not in page  # whole without the network
     assert "GILL, table 1" in page and "minus that of other" in page and "only the last one&#x27;s drawing" in page
