@@ -10,7 +10,8 @@ that both answered. Scores are kept in RUN/scores.json.
     clip_similarity     cosine of CLIP's image features of the drawn and the true picture
     lpips               with --lpips: perceptual distance of the drawn and the true picture; less is better
     clip_text_similarity    cosine of CLIP's features of the drawn picture and the caption it is drawn from
-    fid, kid            with --fid: distances of the set of drawn pictures from that of the true ones; less is better
+    fid, kid            with --fid: distances of the set of drawn pictures from that of the true ones; less is better.
+                        an interval takes a hundred resamples, each two eigendecompositions as wide as the features
     judge.*             Flatland alone: what the judge reads in the drawn picture, or in the caption
     r@k                 share of questions whose right answer is among the first k; i2t_r@k of pictures, whose question;
                         t2i_r@k of candidates, whose picture, where questions share them
