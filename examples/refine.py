@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from PIL import Image
 
 import gill
+from examples.row import save_row
 from gill.models.gill import Turn, dialogue_prompt
 from gill.types import GenerationOptions, ImageOutput, Segment
 
@@ -35,17 +36,9 @@ def main(words: list[str] | None = None) -> int:
         drawn = next(part.generated[0].image for part in reply if isinstance(part, ImageOutput))
         turns.append(Turn((Segment(image=drawn),), is_reply=True))
         pictures.append(drawn)
-    _save(pictures, options.out)
+    save_row(pictures, options.out)
     print(f"{options.out}: {len(pictures)} pictures")
     return 0
-
-
-def _save(pictures: list[Image.Image], out: Path) -> None:
-    row = Image.new("RGB", (sum(picture.width for picture in pictures), pictures[0].height))
-    for number, picture in enumerate(pictures):
-        row.paste(picture, (number * pictures[0].width, 0))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    row.save(out)
 
 
 if __name__ == "__main__":

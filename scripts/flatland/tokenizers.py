@@ -15,6 +15,11 @@ LANGUAGE_VOCABULARY = 512
 CLIP_VOCABULARY = 660
 MAX_CAPTION_TOKENS = 40
 NUM_TEXTS = 3000
+# Chats as the dialogues that the language model reads (`gill.flatland.dialogue_text`).
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{% if message['role'] == 'user' %}{{ '' if loop.first else '\\n' }}"
+    "Q: {{ message['content'] }}\nA:{% else %} {{ message['content'] }}{% endif %}{% endfor %}"
+)
 # CLIP's own split into words, numbers and punctuation.
 CLIP_WORDS = r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -47,7 +52,12 @@ def language_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
     bpe.train_from_iterator(texts, trainer)
     bpe.post_processor = processors.TemplateProcessing(single="</s> $A", special_tokens=[("</s>", 2)])
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, bos_token="</s>", eos_token="</s>", pad_token="<pad>", unk_token="</s>"
+        tokenizer_object=bpe,
+        bos_token="</s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        unk_token="</s>",
+        chat_template=CHAT_TEMPLATE,
     )
 
 

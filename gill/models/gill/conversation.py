@@ -61,13 +61,22 @@ def chat_prompt(turns: Sequence[Turn], tokenizer: GillTokenizer) -> list[Segment
     return [part for part in prompt if part.text != ""]
 
 
-def few_shot_prompt(examples: Sequence[tuple[Sequence[Segment], str]], question: Sequence[Segment]) -> list[Segment]:
-    """A question after answered ones of the same form, for learning in context; each answer ends its line.
+def few_shot_prompt(
+    examples: Sequence[tuple[Sequence[Segment], str | Segment]], question: Sequence[Segment]
+) -> list[Segment]:
+    """A question after answered ones of the same form, for learning in context.
 
     few_shot_prompt([([Segment(image=cat)], "a cat"), ([Segment(image=dog)], "a dog")], [Segment(image=bird)])
+
+    An answer in words ends its line. One that is a `Segment`, such as the picture that a text asked for, stands as it
+    is.
     """
-    shown = [part for asked, answer in examples for part in (*asked, Segment(text=f" {answer.strip()}\n"))]
+    shown = [part for asked, answer in examples for part in (*asked, _answered(answer))]
     return [*shown, *question]
+
+
+def _answered(answer: str | Segment) -> Segment:
+    return Segment(text=f" {answer.strip()}\n") if isinstance(answer, str) else answer
 
 
 def _role(turn: Turn) -> str:

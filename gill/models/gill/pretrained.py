@@ -31,7 +31,7 @@ from gill.retrieval import RetrievalIndex
 
 # All of these are read without executing anything in them; nothing else is downloaded.
 _SAFE_FILES = (
-    *("*.json", "*.safetensors", "*.md", "*merges.txt", "*vocab.txt", "*.model"),
+    *("*.json", "*.safetensors", "*.md", "*merges.txt", "*vocab.txt", "*.model", "*.jinja"),
     *(f"{INDEX_FOLDER}/*", "*.pth.tar", "cc3m*.npy", "cc3m*.pkl"),
 )
 CHECKPOINTS = Path(__file__).resolve().parents[3] / "checkpoints"  # of the repository

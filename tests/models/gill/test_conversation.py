@@ -55,3 +55,5 @@ def test_examples_come_before_the_question_in_its_form() -> None:
     asked = [PHOTO, Segment(text="This is")]
     prompt = few_shot_prompt([(asked, "a cat"), (asked, "a dog ")], asked)
     assert shown(prompt) == [None, "This is", " a cat\n", None, "This is", " a dog\n", None, "This is"]
+    drawn = few_shot_prompt([([Segment(text="a cat")], PHOTO)], [Segment(text=" a dog")])
+    assert shown(drawn) == ["a cat", None, " a dog"]

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from huggingface_hub.utils import filter_repo_objects
 from PIL import Image
+from transformers import AutoTokenizer
 
 import gill
 from gill.errors import ConfigError, MissingCheckpointError
@@ -64,7 +66,15 @@ class FakeHub:
 
     def download(self, name: str, allow_patterns: list[str], **settings: object) -> str:
         assert not {"*", "*.py", "*.bin"} & set(allow_patterns), "only what is read without executing it"
-        return str(self.place / name)
+        cache = self.place / "cache" / name
+        for path in filter_repo_objects(self._files(name), allow_patterns=allow_patterns):
+            (cache / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.place / name / path, cache / path)
+        return str(cache)
+
+    def _files(self, name: str) -> list[str]:
+        folder = self.place / name
+        return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.fixture
@@ -125,12 +135,13 @@ def test_frozen_folders_travel_with_the_model_or_the_upload_is_refused(
     with pytest.raises(ConfigError, match=r"folders of this machine \(.*flatland/language\).*has_frozen_parts=True"):
         Gill(generator).push_to_hub("mine")
     Gill(generator).push_to_hub("mine", has_frozen_parts=True)
-    folder = hub.place / "me/mine"
+    folder = find_folder("me/mine")
     written = json.loads((folder / "model.json").read_text())["config"]
     assert (written["language"], written["whitening"]) == ("language", "whitening.safetensors")
     monkeypatch.chdir(tmp_path)
     found = located(replace(generator.model.config, language="language", whitening="whitening.safetensors"), folder)
-    assert (Path(found.language) / "tokenizer.json").is_file() and Path(found.whitening).is_file()
+    assert Path(found.whitening).is_file()
+    assert AutoTokenizer.from_pretrained(found.language).chat_template, "what the tokenizer needs came too"
 
 
 def test_what_cannot_be_saved_or_found_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
