@@ -39,13 +39,13 @@ from gill._torchvision import define_missing_torchvision_ops
 
 define_missing_torchvision_ops()
 
-from evals.harness.clip import DEFAULT_CLIP, Clip
 from evals.harness.features import Features, load_features
 from evals.harness.measures import Compare, Scorer, Scores
 from evals.harness.perceptual import distances, load_maps
 from evals.harness.runs import Finished, read_run
 from evals.harness.summary import Group, differences_of, group_runs, score_run, told
 from evals.harness.systems import pick_device
+from gill.backbones import DEFAULT_CLIP, Clip
 from gill.errors import ConfigError
 from gill.files import write_json
 from gill.flatland.writer import MANIFEST as FLATLAND

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
-from evals.harness.clip import Clip
+from gill.backbones import Clip
 from gill.errors import CheckpointError, ConfigError
 
 INCEPTION = "inception"

@@ -17,11 +17,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from evals.harness.answers import read_rows
-from evals.harness.clip import Clip
 from evals.harness.features import Features
 from evals.harness.items import SQUASHED
 from evals.harness.runs import LEFT_OUT, Finished, Line
 from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RANKING, RETRIEVAL, find_task
+from gill.backbones import Clip
 from gill.data import open_image
 from gill.errors import DataError
 from gill.flatland import Scene, compare, read_caption, read_picture

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from evals.generate import main as generate
-from evals.harness.clip import DEFAULT_CLIP
 from evals.score import load_groups
+from gill.backbones import DEFAULT_CLIP
 from gill.files import write_text
 from scripts.command import carry_out
 

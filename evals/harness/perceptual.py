@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
-from evals.harness.clip import Clip
+from gill.backbones import Clip
 from gill.errors import CheckpointError
 from gill.metrics import lpips_distances
 

@@ -15,10 +15,9 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from evals.harness.clip import DEFAULT_CLIP, Clip
 from evals.harness.items import MEAN, MEAN_WITH_BOS, UNSHIFTED_SUM, Item, pictures_alone, texts_alone
 from gill import load_gill
-from gill.backbones import DiffusionDrawer, load_drawer, tiny_drawer
+from gill.backbones import DEFAULT_CLIP, Clip, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
 from gill.errors import ConfigError
 from gill.models.gill import read_trained

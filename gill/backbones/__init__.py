@@ -5,6 +5,7 @@ from gill._torchvision import define_missing_torchvision_ops
 define_missing_torchvision_ops()
 
 from gill.backbones.cache import decoding_cache
+from gill.backbones.clip import DEFAULT_CLIP, Clip
 from gill.backbones.diffusion import SCHEDULERS, DiffusionDrawer, Sampling, load_drawer, write_sampling
 from gill.backbones.language import LanguageModel, load_language_model, load_language_tokenizer
 from gill.backbones.pooled import pack_pooled, unpack_pooled
@@ -34,8 +35,10 @@ from gill.backbones.vision import (
 )
 
 __all__ = [
+    "DEFAULT_CLIP",
     "LANGUAGE_FAMILIES",
     "SCHEDULERS",
+    "Clip",
     "ConditioningEncoder",
     "ConditioningTokenizer",
     "DiffusionDrawer",

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import AutoTokenizer, CLIPModel
 
-from gill.backbones import load_image_transform
+from gill.backbones.vision import load_image_transform
 from gill.errors import ConfigError
 
 DEFAULT_CLIP = "openai/clip-vit-large-patch14"  # what the papers score with
@@ -50,3 +50,7 @@ class Clip:
         words = self.tokenizer(list(texts), padding=True, truncation=True, max_length=window, return_tensors="pt")
         features = self.model.get_text_features(**words.to(self.model.device)).pooler_output
         return F.normalize(features, dim=-1).cpu()
+
+    def rank(self, text: str, pictures: Sequence[Image.Image]) -> list[float]:
+        """How well each picture shows a text: the cosine of the two. A `gill.types.Ranker`."""
+        return (self.embed_pictures(pictures) @ self.embed_texts([text])[0]).tolist()

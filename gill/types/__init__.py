@@ -11,6 +11,7 @@ from gill.types.generation import (
     Picture,
     PictureIndex,
     PictureSource,
+    Ranker,
     TextDelta,
 )
 from gill.types.promises import (
@@ -48,6 +49,7 @@ __all__ = [
     "Picture",
     "PictureIndex",
     "PictureSource",
+    "Ranker",
     "Sample",
     "SampleEncoder",
     "Segment",

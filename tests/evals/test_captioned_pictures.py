@@ -14,13 +14,13 @@ from torch import Tensor
 
 from evals.generate import main as generate
 from evals.harness import coco
-from evals.harness.clip import Clip
 from evals.harness.features import InceptionFeatures
 from evals.harness.items import Item
 from evals.harness.runs import read_run
 from evals.harness.sets import SET_MEASURES
 from evals.harness.systems import ChanceSystem
 from evals.score import load_groups
+from gill.backbones import Clip
 from gill.errors import DataError, MissingFileError
 from tests.evals.benchmark_files import CAPTIONS, NUM_STORIES, rewrite, write_captions, write_coco
 

@@ -14,7 +14,6 @@ from PIL import Image
 from torch import Tensor
 
 from evals.generate import main as generate
-from evals.harness.clip import Clip
 from evals.harness.items import Item
 from evals.harness.measures import caption_marks
 from evals.harness.published import published_rows
@@ -23,6 +22,7 @@ from evals.harness.summary import told
 from evals.harness.systems import ChanceSystem
 from evals.score import load_groups
 from evals.score import main as score
+from gill.backbones import Clip
 from gill.errors import DataError
 from gill.flatland import read_caption
 from tests.evals.benchmark_files import NUM_STORIES, STORIES, rewrite, write_captions, write_dialogues, write_stories

@@ -1,6 +1,7 @@
 """Answer an image that a reply asks for: decide, fetch, draw, and rank what was drawn.
 
-Retrieved and drawn pictures are scored alike, by the cosine with the query in the retrieval space.
+Retrieved and drawn pictures are scored alike, by the cosine with the query in the retrieval space. Which of several
+drawn candidates are kept is decided by the same score, or by a ranker that reads the words before the image.
 
 Shape legend: N = images asked for, R = [IMG] tokens, D = hidden width, E = retrieval width, L x C = conditioning.
 """
@@ -19,7 +20,7 @@ from gill.mappers import DecisionHead
 from gill.mappers.decision import GENERATE
 from gill.models.gill.model import GillModel
 from gill.models.gill.prompts import PromptLayout
-from gill.types import Drawer, GenerationOptions, Hit, ImageOutput, Picture, PictureIndex, PictureSource
+from gill.types import Drawer, GenerationOptions, Hit, ImageOutput, Picture, PictureIndex, PictureSource, Ranker
 
 Progress = Callable[[int, int], None]
 
@@ -28,9 +29,14 @@ _SPARE_HITS = 16  # dead links that are passed over for one image, each at the c
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """An image a reply asks for: float[E] unit query, and what is known of the answer before there are pictures."""
+    """An image a reply asks for: float[E] unit query, and what is known of the answer before there are pictures.
+
+    Attributes:
+        words: that stand before the image, for a ranker.
+    """
 
     query: Tensor
+    words: str
     output: ImageOutput
 
 
@@ -56,6 +62,7 @@ class ImageAnswerer:
         index, fetcher: to retrieve; both or neither.
         drawer: to draw; without one a model that could draw gives the conditioning alone.
         decision: chooses between the two.
+        ranker: chooses among drawn candidates by the words before the image; None compares with the query.
 
     Raises:
         ConfigError: an index without a fetcher. ShapeError: parts that were not made for this model.
@@ -69,8 +76,10 @@ class ImageAnswerer:
         fetcher: PictureSource | None,
         drawer: Drawer | None,
         decision: DecisionHead | None,
+        ranker: Ranker | None = None,
     ) -> None:
         self.model, self.layout, self.index, self.fetcher, self.drawer = model, layout, index, fetcher, drawer
+        self.ranker = ranker
         self.decision = None if decision is None else decision.to(model.device).eval()
         if index is not None and fetcher is None:
             raise ConfigError("an index names pictures, something has to open them; give a fetcher too")
@@ -81,16 +90,16 @@ class ImageAnswerer:
             )
 
     @torch.no_grad()
-    def requests(self, hidden_NRD: Tensor) -> list[ImageRequest]:
-        """What is asked for at each image's hidden states, and how it is to be answered."""
+    def requests(self, hidden_NRD: Tensor, words: Sequence[str]) -> list[ImageRequest]:
+        """What is asked for at each image's hidden states and in words, and how it is to be answered."""
         queries_NE = self.model.embed_text(hidden_NRD)
         conditioning: Sequence[Tensor | None] = [None] * len(hidden_NRD)
         if self.model.mapper is not None:
             conditioning = list(self.model.map_conditioning(hidden_NRD))
         probabilities = self._probabilities_generated(hidden_NRD)
         return [
-            ImageRequest(query, ImageOutput((), (), None if p is None else p >= 0.5, p, sequence))
-            for query, p, sequence in zip(queries_NE, probabilities, conditioning, strict=True)
+            ImageRequest(query, text, ImageOutput((), (), None if p is None else p >= 0.5, p, sequence))
+            for query, text, p, sequence in zip(queries_NE, words, probabilities, conditioning, strict=True)
         ]
 
     def answer(
@@ -165,21 +174,24 @@ class ImageAnswerer:
         )
         rows = [images[at : at + count] for at in range(0, len(images), count)]
         return [
-            self._rank(request.query, row, row_seeds, options.num_generated)
+            self._rank(request, row, row_seeds, options.num_generated)
             for (request, _), row, row_seeds in zip(requests, rows, seeds, strict=True)
         ]
 
     def _rank(
-        self, query: Tensor, images: Sequence[Image.Image | None], seeds: Sequence[int], num_kept: int
+        self, request: ImageRequest, images: Sequence[Image.Image | None], seeds: Sequence[int], num_kept: int
     ) -> tuple[tuple[Picture, ...], tuple[str, ...]]:
         """The best of the pictures that were not withheld."""
         there = [(image, f"seed {seed}") for image, seed in zip(images, seeds, strict=True) if image is not None]
         num_withheld = len(images) - len(there)
         notes = (f"pictures withheld by the safety checker: {num_withheld} of {len(images)}",) if num_withheld else ()
-        scores = self._scores(query, [image for image, _ in there])
+        scores = self._scores(request.query, [image for image, _ in there])
         pictures = [Picture(image, score, source) for (image, source), score in zip(there, scores, strict=True)]
-        pictures.sort(key=lambda picture: -1.0 if picture.score is None else picture.score, reverse=True)
-        return tuple(pictures[:num_kept]), notes
+        ranks = [-1.0 if score is None else score for score in scores]
+        if self.ranker is not None and request.words and len(there) > 1:
+            ranks = self.ranker.rank(request.words, [image for image, _ in there])
+        best = sorted(range(len(there)), key=ranks.__getitem__, reverse=True)[:num_kept]
+        return tuple(pictures[place] for place in best), notes
 
     @torch.no_grad()
     def _scores(self, query: Tensor, images: Sequence[Image.Image]) -> Sequence[float | None]:

@@ -17,7 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gill.backbones import load_drawer, tiny_drawer
+from gill.backbones import SCHEDULERS, Clip, load_drawer, tiny_drawer
+from gill.config import require_known
 from gill.errors import CheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill.config import GillConfig
@@ -45,6 +46,9 @@ def load_generator(
     image_folders: Sequence[Path] = (),
     allow_network: bool = False,
     changes: Mapping[str, Any] | None = None,
+    search: str = "exact",
+    scheduler: str | None = None,
+    ranking_clip: str | None = None,
 ) -> GillGenerator:
     """A generator with all that lies in `folder`; the diffusion model is loaded when the first picture is drawn.
 
@@ -57,15 +61,19 @@ def load_generator(
         image_folders: where the index's pictures lie, beside the model's and the index's own folders.
         allow_network: fetch pictures that the index names by address.
         changes: settings to replace, such as {"diffusion": "where/it/lies"}.
+        search: "exact", or "faiss" for approximate search of many millions of pictures.
+        scheduler: of the diffusion model, one of `gill.backbones.SCHEDULERS`; None keeps its own.
+        ranking_clip: a whole CLIP, by hub name or folder, that chooses among drawn candidates by the words before the
+            image; None compares them with the query in the retrieval space.
 
     Raises:
         MissingCheckpointError: no model there; CheckpointError: parts that do not fit together.
-        ConfigError: frozen parts that cannot be loaded, or an index of another model.
+        ConfigError: frozen parts that cannot be loaded, an index of another model, or a name that is not known.
     """
     if dtype is not None:
         changes = {**(changes or {}), "frozen_dtype": str(dtype).removeprefix("torch.")}
     model, tokenizer = load_trained(folder, device, changes, quantization, has_targets=False)
-    index = _open_index(folder, model) if has_index else None
+    index = _open_index(folder, model, search) if has_index else None
     roots = [*image_folders, folder, folder / INDEX_FOLDER]
     return GillGenerator(
         model,
@@ -73,8 +81,9 @@ def load_generator(
         load_transform(model.config),
         index,
         None if index is None else PictureFetcher(roots, allow_network),
-        _drawer(model.config, device),
+        _drawer(model.config, device, scheduler),
         _find_decision(folder, decision_name, model),
+        None if ranking_clip is None else Clip(ranking_clip, device),
     )
 
 
@@ -106,19 +115,23 @@ class LazyDrawer:
         return self._load()
 
 
-def _drawer(config: GillConfig, device: torch.device | str) -> Drawer | None:
+def _drawer(config: GillConfig, device: torch.device | str, scheduler: str | None) -> Drawer | None:
+    if scheduler is not None:
+        require_known("scheduler", scheduler, SCHEDULERS)  # now, and not when the first picture is drawn
     shape = (config.conditioning_length, config.conditioning_width)
     if not config.has_mapper or not config.diffusion or None in shape:
         return None
     dtype = getattr(torch, config.frozen_dtype)
 
     def load() -> Drawer:
-        return tiny_drawer(dtype=dtype) if is_tiny(config.diffusion) else load_drawer(config.diffusion, device, dtype)
+        if is_tiny(config.diffusion):
+            return tiny_drawer(dtype=dtype)
+        return load_drawer(config.diffusion, device, dtype, scheduler)
 
     return LazyDrawer(shape, load)  # type: ignore[arg-type]
 
 
-def _open_index(folder: Path, model: GillModel) -> RetrievalIndex | None:
+def _open_index(folder: Path, model: GillModel, search: str) -> RetrievalIndex | None:
     place = folder / INDEX_FOLDER
     released = sorted(path for pattern in _RELEASED_EMBEDDINGS for path in folder.glob(pattern))
     if released and not (place / MANIFEST_NAME).is_file():  # also continues an import that was stopped
@@ -126,7 +139,7 @@ def _open_index(folder: Path, model: GillModel) -> RetrievalIndex | None:
         _log.info("%s: %d pictures imported, %d left out", place, num_pictures, num_left_out)
     if not place.is_dir():
         return None
-    index = RetrievalIndex(place)
+    index = RetrievalIndex(place, search)
     index.check_model(fingerprint(model.retrieval_heads.image.weight, model.retrieval_heads.image.bias))
     return index
 

@@ -32,6 +32,7 @@ from gill.types import (
     ImageReady,
     PictureIndex,
     PictureSource,
+    Ranker,
     TextDelta,
 )
 
@@ -59,7 +60,7 @@ class GillGenerator(GillReader):
 
     Args:
         transform: for pictures in prompts, and to score drawn ones.
-        index, fetcher, drawer, decision: as `ImageAnswerer`; without an index every image is drawn.
+        index, fetcher, drawer, decision, ranker: as `ImageAnswerer`; without an index every image is drawn.
 
     Raises:
         ConfigError, ShapeError: as `ImageAnswerer`.
@@ -74,9 +75,10 @@ class GillGenerator(GillReader):
         fetcher: PictureSource | None = None,
         drawer: Drawer | None = None,
         decision: DecisionHead | None = None,
+        ranker: Ranker | None = None,
     ) -> None:
         super().__init__(model, tokenizer, transform)
-        self.images = ImageAnswerer(model, self.layout, index, fetcher, drawer, decision)
+        self.images = ImageAnswerer(model, self.layout, index, fetcher, drawer, decision, ranker)
 
     def generate(
         self, prompt: Prompt, options: GenerationOptions, seed: int, progress: Progress | None = None
@@ -104,7 +106,8 @@ class GillGenerator(GillReader):
         steps = self._emissions(prompts, options, seeds)
         transcripts = transcribe(self._endings(options), steps, len(prompts))
         albums = [Album(seed) for seed in seeds]
-        wanted = [(piece, album) for row, album in zip(transcripts, albums, strict=True) for piece in row.images]
+        rows = zip(prompts, transcripts, albums, strict=True)
+        wanted = [(*asked, album) for prompt, row, album in rows for asked in self._asked(prompt, row)]
         outputs = iter(self._answer(wanted, options, progress))
         return [[piece if isinstance(piece, str) else next(outputs) for piece in row.pieces] for row in transcripts]
 
@@ -123,7 +126,8 @@ class GillGenerator(GillReader):
             if news := transcript.add(emission):
                 yield TextDelta(news)
             if emission.is_image:
-                request = self.images.requests(transcript.images[-1][None])[0]
+                hidden, words = self._asked(prompt, transcript)[-1]
+                request = self.images.requests(hidden[None], [words])[0]
                 yield ImageDecided(request.output)
                 yield ImageReady(self.images.answer([(request, album)], options, progress)[0])
         if news := transcript.rest():
@@ -164,13 +168,21 @@ class GillGenerator(GillReader):
         return found
 
     def _answer(
-        self, wanted: Sequence[tuple[Tensor, Album]], options: GenerationOptions, progress: Progress | None
+        self, wanted: Sequence[tuple[Tensor, str, Album]], options: GenerationOptions, progress: Progress | None
     ) -> list[ImageOutput]:
         if not wanted:
             return []
-        requests = self.images.requests(torch.stack([hidden for hidden, _ in wanted]))
-        albums = [album for _, album in wanted]
+        hidden, words, albums = zip(*wanted, strict=True)
+        requests = self.images.requests(torch.stack(hidden), words)
         return self.images.answer(list(zip(requests, albums, strict=True)), options, progress)
+
+    def _asked(self, prompt: Prompt, transcript: Transcript) -> list[tuple[Tensor, str]]:
+        """States and words of each image of a reply: the text right before it, or else the last one of the prompt."""
+        last = next((part.text for part in reversed(prompt) if part.text), "")
+        for name in self.model.config.img_token_names:
+            last = last.replace(name, "")
+        images = zip(transcript.images, transcript.leads, strict=True)
+        return [(hidden, lead.strip() or last.strip()) for hidden, lead in images]
 
     def _endings(self, options: GenerationOptions) -> Endings:
         return Endings(self.tokenizer, options.stop_at_newline)

@@ -59,6 +59,9 @@ class Pretrained:
         image_folders: Sequence[Path] = (),
         allow_network: bool = False,
         changes: Mapping[str, Any] | None = None,
+        search: str = "exact",
+        scheduler: str | None = None,
+        ranking_clip: str | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -70,7 +73,8 @@ class Pretrained:
             load_ret_embs: retrieve, if the folder holds an index or released embeddings.
             decision_model_fn: name of an original's decision head in the folder; None goes without.
             device: None takes an accelerator where there is one.
-            dtype, quantization, image_folders, allow_network, changes: as `load_generator`.
+            dtype, quantization, image_folders, allow_network, changes, search, scheduler, ranking_clip: as
+                `load_generator`.
             revision, token, cache_dir: of a name on the hub, as `huggingface_hub.snapshot_download`.
 
         Raises:
@@ -78,7 +82,7 @@ class Pretrained:
         """
         folder = cls.default_folder if model_dir is None else find_folder(model_dir, revision, token, cache_dir)
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-        rest = (decision_model_fn, image_folders, allow_network, changes)
+        rest = (decision_model_fn, image_folders, allow_network, changes, search, scheduler, ranking_clip)
         return cls(load_generator(folder, device, dtype, quantization, load_ret_embs, *rest))
 
     def save_pretrained(

@@ -81,6 +81,13 @@ class Transcript:
         """The states of the images alone."""
         return [piece for piece in self._finished if not isinstance(piece, str)]
 
+    @property
+    def leads(self) -> list[str]:
+        """The text right before each image, "" where there is none."""
+        before = ["", *self._finished]
+        pairs = zip(before, self._finished, strict=False)
+        return [text if isinstance(text, str) else "" for text, piece in pairs if not isinstance(piece, str)]
+
     def add(self, emission: Emission) -> str:
         """Returns the text that can be shown now: half a character waits for its other half, or for an image."""
         if not emission.is_image:

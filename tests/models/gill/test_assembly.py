@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import gill
+from gill.backbones import Clip
 from gill.errors import CheckpointError, ConfigError, MissingCheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill import (
@@ -24,9 +25,11 @@ from gill.models.gill import (
 from gill.models.gill.released import DECISION_NAME
 from gill.models.gill.trained import located
 from gill.retrieval import IndexCard, IndexWriter, fingerprint
-from gill.types import GenerationOptions
+from gill.types import GenerationOptions, Segment
 from tests.models.gill.fakes import CAT, FORCED, FakeDrawer, plain
 from tests.models.gill.tiny_gill import tiny_generator, tiny_model
+
+FLATLAND = Path(__file__).resolve().parents[3] / "checkpoints" / "flatland"
 
 
 @pytest.fixture
@@ -81,6 +84,14 @@ def test_a_released_folder_is_loaded_with_its_decision_and_embeddings(tmp_path: 
     assert undecided.generator.images.decision is None
 
 
+def write_index(place: Path, model: str = "") -> None:
+    """An index of a.png and b.png."""
+    writer = IndexWriter(place, IndexCard(16, model=model), 10)
+    for number, asked in writer.missing(["a.png", "b.png"]):
+        writer.write(number, asked, ["a.png", "b.png"], np.eye(2, 16, dtype=np.float32))
+    writer.finish(2)
+
+
 def test_an_index_and_a_decision_of_our_own_are_found(saved: Path) -> None:
     model = tiny_model(dtype="float32")
     save_decision(saved, DecisionHead(32), model.img_tokens.input_rows, {})
@@ -88,10 +99,7 @@ def test_an_index_and_a_decision_of_our_own_are_found(saved: Path) -> None:
     for place, name, folder in (("index", own, saved), ("index", "of another model", saved.parent / "other")):
         if folder != saved:
             save_model(folder, model)
-        writer = IndexWriter(folder / place, IndexCard(16, model=name), 10)
-        for number, asked in writer.missing(["a.png", "b.png"]):
-            writer.write(number, asked, ["a.png", "b.png"], np.eye(2, 16, dtype=np.float32))
-        writer.finish(2)
+        write_index(folder / place, name)
     plain(1).save(saved / "index" / "a.png")
     plain(2).save(saved / "b.png")
     (image,) = load_generator(saved).generate(CAT, FORCED, 0)
@@ -153,3 +161,34 @@ def test_a_quantised_language_model_asks_for_what_it_needs(
     assert asked["device_map"] == {"": "cpu"}
     with pytest.raises(ConfigError, match="unknown quantization"):
         language.load_language_model("x", "cpu", torch.bfloat16, quantization="2bit")
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("8bit", torch.int8), ("4bit", torch.uint8)])
+def test_a_quantised_language_model_goes_on_as_the_whole_one(kind: str, stored: torch.dtype) -> None:
+    pytest.importorskip("bitsandbytes", reason="quantization is an optional dependency")
+    settings = {"device": "cpu", "dtype": torch.bfloat16, "load_ret_embs": False}
+    whole, quantised = (gill.load_gill(quantization=name, **settings).generator for name in ("", kind))
+    assert quantised.model.language.layers[0].fc1.weight.dtype == stored
+    texts = ("a big red ball at the top", "this is the small", "Q: where is it?\nA: it is")
+    prompts = [[Segment(text=text)] for text in texts]
+    said, wanted = (generator.next_logits(prompts).float().softmax(-1) for generator in (quantised, whole))
+    assert float((said - wanted).abs().sum(-1).max() / 2) < 0.1, "the share of words that would differ"
+
+
+def test_search_scheduler_and_ranking_are_chosen_when_a_model_is_loaded(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match="unknown scheduler 'heun'"):
+        gill.load_gill(saved, device="cpu", scheduler="heun")
+    write_index(saved / "index")
+    with pytest.raises(ConfigError, match="unknown search backend 'annoy'"):
+        gill.load_gill(saved, device="cpu", search="annoy")
+    asked: list[object] = []
+    monkeypatch.setattr("gill.models.gill.assembly.is_tiny", lambda name: False)
+    monkeypatch.setattr("gill.models.gill.assembly.load_drawer", lambda *rest: asked.append(rest[-1]) or FakeDrawer())
+    clip = str(FLATLAND / "clip")
+    generator = gill.load_gill(saved, device="cpu", scheduler="ddim", ranking_clip=clip).generator
+    (image,) = generator.generate([Segment(text="a red ball.")], replace(FORCED, num_candidates=4), 40)
+    assert asked == ["ddim"]
+    scores = Clip(clip).rank("a red ball.", [plain(seed) for seed in range(40, 44)])
+    assert image.generated[0].source == f"seed {40 + scores.index(max(scores))}"

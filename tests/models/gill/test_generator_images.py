@@ -1,5 +1,6 @@
 """The pictures of an answer: drawn, fetched, scored, chosen, withheld, and with the right seed."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from gill.errors import ConfigError, FetchError, ShapeError
 from gill.mappers import DecisionHead
 from gill.models.gill import GillGenerator
 from gill.types import GenerationOptions, ImageDecided, ImageOutput, ImageReady, Segment
-from tests.models.gill.fakes import CAT, FORCED, FakeDrawer, FakeFetcher, FakeIndex, plain
+from tests.models.gill.fakes import CAT, FORCED, FakeDrawer, FakeFetcher, FakeIndex, plain, steer
 from tests.models.gill.tiny_gill import tiny_generator
 
 
@@ -123,6 +124,45 @@ def test_the_best_candidates_are_kept() -> None:
     scores = generator.model.retrieval_heads.embed_image(features) @ query
     best = scores.argsort(descending=True)[:2]
     assert [picture.source for picture in output.generated] == [f"seed {100 + place}" for place in best.tolist()]
+
+
+def test_a_ranker_reads_the_words_before_the_image() -> None:
+    """Words of the reply, or else the prompt's last ones; what it prefers is kept, scored as ever."""
+    heard: list[str] = []
+
+    class Reddest:
+        def rank(self, text: str, pictures: Sequence[Image.Image]) -> list[float]:
+            heard.append(text)
+            return [picture.getpixel((0, 0))[0] for picture in pictures]
+
+    def kept(prompt: list[Segment], options: GenerationOptions, *said: int | str) -> list[str]:
+        generator = tiny_generator(drawer=FakeDrawer(), ranker=Reddest())
+        if said:
+            steer(generator, *said)
+        output = image_of(generator.generate(prompt, options, 100))
+        (streamed,) = (
+            [event.output for event in generator.stream(prompt, options, 100) if isinstance(event, ImageReady)]
+            if not said
+            else [output]
+        )
+        assert [picture.source for picture in streamed.generated] == [picture.source for picture in output.generated]
+        assert all(-1 <= picture.score <= 1 for picture in output.generated)  # type: ignore[operator]
+        return [picture.source for picture in output.generated]
+
+    some = replace(FORCED, num_candidates=3, num_generated=2)
+    assert kept([Segment(image=plain(1)), *CAT], some) == ["seed 105", "seed 104"]
+    assert set(heard) == {"a cat"}
+    heard.clear()
+    words = tiny_generator().tokenizer.words("so ")
+    kept(CAT, replace(some, num_words=9, min_word_tokens=len(words), force_image=False), *words, "image", 2)
+    assert heard == ["so"]
+    heard.clear()
+    kept([Segment(text="a dog [IMG0][IMG1][IMG2][IMG3]")], replace(some, num_words=0, force_image=False))
+    assert set(heard) == {"a dog"}
+    heard.clear()
+    kept([Segment(image=plain(1))], some)
+    kept(CAT, FORCED)
+    assert heard == [], "no words to compare with, or nothing to choose from"
 
 
 def test_a_picture_has_its_seed_in_any_batch() -> None:

@@ -75,7 +75,7 @@ def tiny_batch(model: GillModel, is_paired: bool = False, context_at: tuple[int,
 
 def tiny_generator(family: str = "opt", dtype: str = "float64", **parts: object) -> GillGenerator:
     """A generator around random backbones; `parts` as `GillGenerator`, the rest as `tiny_model`."""
-    names = ("index", "fetcher", "drawer", "decision")
+    names = ("index", "fetcher", "drawer", "decision", "ranker")
     model = tiny_model(family, dtype, **{name: value for name, value in parts.items() if name not in names})
     backbones = Backbones(model.language, model.vision, model.conditioning)  # type: ignore[arg-type]
     around = {name: value for name, value in parts.items() if name in names}
