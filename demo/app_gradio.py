@@ -4,6 +4,14 @@
     python demo/app_gradio.py --model runs/flatland/model        # one of your own
     python demo/app_gradio.py --model checkpoints/gill_opt --allow-network   # released weights; fetches by address
 
+A FROMAGe of Flatland, which fetches and does not draw, is trained in as many steps as `make train` takes for GILL, and
+then given pictures to fetch:
+
+    python main.py --preset fromage-flatland --exp-name fromage_flatland --workers 1
+    python scripts/extract_img_embs.py checkpoints/gill_flatland/index/pictures.zip \\
+        runs/fromage_flatland/model/index --model runs/fromage_flatland/model
+    python demo/app_gradio.py --model runs/fromage_flatland/model --image-folder checkpoints/gill_flatland/index
+
 A folder holds a saved or released GILL or FROMAGe, and beside it, where they are wanted, an index to retrieve from
 and a decision head. The page is for this machine alone, reports to nobody, and needs no network.
 
@@ -43,6 +51,9 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     default = ROOT / "checkpoints" / "gill_flatland"
     add("--model", type=Path, default=default, metavar="DIR", help="(default: checkpoints/gill_flatland)")
     add("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
+    add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the frozen parts (default: as trained)")
+    add("--quantization", choices=("8bit", "4bit"), default="", help="of the language model; needs bitsandbytes")
+    add("--search", choices=("exact", "faiss"), default="exact", help="faiss for many millions of pictures")
     add("--image-folder", type=Path, action="append", default=[], metavar="DIR", help="of the index's pictures")
     add("--no-retrieval", action="store_true", help="leave the index out: every image is drawn")
     add("--allow-network", action="store_true", help="fetch pictures by address, and frozen parts by name")

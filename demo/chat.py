@@ -110,6 +110,7 @@ class Settings:
         image_frequency: added to the logit of an image.
         num_words: at most, an image counting as one. temperature: 0 takes the likeliest word.
         guidance_scale, num_inference_steps: of the diffusion model; 0 takes its own defaults.
+        num_images: of one reply at most; 0 keeps it to words.
         num_pictures: shown of each kind for an image. kind: one of `KINDS`. form: one of `FORMS`.
         seed: the same seed gives the same reply.
     """
@@ -119,6 +120,7 @@ class Settings:
     temperature: float = 0.0
     guidance_scale: float = 0.0
     num_inference_steps: int = 0
+    num_images: int = 1
     num_pictures: int = 1
     kind: str = KINDS[0]
     form: str = FORMS[1]
@@ -135,6 +137,7 @@ class Settings:
             temperature=self.temperature,
             top_p=_NUCLEUS if self.temperature > 0 else 1.0,
             img_logit_bias=self.image_frequency,
+            max_num_images=int(self.num_images),
             num_retrieved=0 if self.kind == "generated" else int(self.num_pictures),
             num_generated=0 if self.kind == "retrieved" else int(self.num_pictures),
             guidance_scale=self.guidance_scale or None,

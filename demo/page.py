@@ -188,6 +188,7 @@ def _sliders(offer: Offer) -> list[gr.components.Component]:
         gr.Slider(0, 1, start.temperature, step=0.05, label="temperature (0: the likeliest words)"),
         gr.Slider(0, 15, start.guidance_scale, step=0.5, label="guidance (0: the model's own)", visible=draws),
         gr.Slider(0, 100, start.num_inference_steps, step=1, label="drawing steps (0: the model's own)", visible=draws),
+        gr.Slider(0, 3, start.num_images, step=1, label="images in a reply at most", elem_id="num_images"),
         gr.Slider(1, 3, start.num_pictures, step=1, label="pictures of each kind", elem_id="num_pictures"),
         gr.Radio(list(KINDS), value=start.kind, label="pictures", elem_id="kind", visible=both),
         gr.Radio(list(FORMS), value=start.form, label="how the model reads the conversation", elem_id="form"),

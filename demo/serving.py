@@ -6,6 +6,8 @@ import argparse
 import tempfile
 from pathlib import Path
 
+import torch
+
 from demo.chat import FORMS, Settings
 from demo.keeping import RateLimit
 from demo.openings import Opening, flatland_openings, plain_openings
@@ -13,6 +15,7 @@ from demo.page import MAX_UPLOAD, THEME, Offer, build_page
 from gill import load_gill
 from gill.models.gill import GillGenerator
 
+_FROMAGE_IMAGES = 2  # in a reply at most, as FROMAGe's demo starts
 _FLATLAND_LANGUAGE = "flatland/language"  # where the language model of every model trained in Flatland lies
 
 
@@ -27,6 +30,9 @@ def serve(options: argparse.Namespace) -> None:
         options.model,
         load_ret_embs=not options.no_retrieval,
         device=options.device,
+        dtype=getattr(torch, options.dtype) if options.dtype else None,
+        quantization=options.quantization,
+        search=options.search,
         image_folders=options.image_folder,
         allow_network=options.allow_network,
     ).generator
@@ -61,7 +67,7 @@ def offer_of(generator: GillGenerator, model: Path, folder: Path) -> Offer:
         name=model.parent.name if model.name == "model" else model.name,
         about=", ".join(ability for ability in abilities if ability) + ".",
         folder=folder,
-        defaults=Settings(form=FORMS[0] if is_flatland else FORMS[1]),
+        defaults=Settings(num_images=1 if can_draw else _FROMAGE_IMAGES, form=FORMS[0] if is_flatland else FORMS[1]),
         can_draw=can_draw,
         can_retrieve=index is not None,
         examples=openings,

@@ -98,10 +98,10 @@ def test_an_image_is_shown_as_the_settings_say(tmp_path: Path) -> None:
 
 
 def test_sliders_become_options() -> None:
-    options = Settings(2.5, 9, 0.7, 3.0, 12, 2, "retrieved").options()
+    options = Settings(2.5, 9, 0.7, 3.0, 12, 3, 2, "retrieved").options()
     assert (options.img_logit_bias, options.num_words, options.temperature, options.top_p) == (2.5, 9, 0.7, 0.95)
     assert (options.guidance_scale, options.num_inference_steps) == (3.0, 12)
-    assert (options.num_retrieved, options.num_generated) == (2, 0)
+    assert (options.max_num_images, options.num_retrieved, options.num_generated) == (3, 2, 0)
     plain = Settings().options()
     assert (plain.top_p, plain.guidance_scale, plain.num_inference_steps) == (1.0, None, None)
     assert (plain.num_retrieved, plain.num_generated) == (1, 1)
