@@ -1,6 +1,7 @@
 """Documents that name files, code and tests name what exists."""
 
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -95,11 +96,48 @@ def test_a_dead_link_is_found(tmp_path: Path) -> None:
     assert dead_links(page) == ["none.md", "page.md#gone"]
 
 
-def test_documents_for_users_name_files_that_exist() -> None:
-    for document in ("docs/FORMATS.md", "docs/MIGRATION.md", "docs/FAQ.md", "docs/FIRST_HOUR.md", "docs/INSTALL.md"):
-        text = read(document)
-        named = re.findall(r"\b((?:gill|scripts|evals|demo|dataset|tests)/[\w/]+\.(?:py|md))\b", text)
-        assert [name for name in named if not (REPOSITORY / name).exists()] == [], document
+FILE = re.compile(r"\b((?:gill|scripts|evals|demo|dataset|tests|examples)/[\w/]+\.(?:py|md))\b")
+PROGRAM = re.compile(r"^\s*(?:python|torchrun)\b.*?(\S+\.py)\b(.*)", re.MULTILINE)
+HISTORY = ("LOG.md", "CHANGELOG.md")  # tell of what was
+
+
+@cache
+def flags() -> set[str]:
+    """Every flag that a program of the repository defines, with `-` between words."""
+    places = ("gill", "scripts", "evals", "demo", "examples")
+    sources = [REPOSITORY / "main.py", *(path for place in places for path in (REPOSITORY / place).rglob("*.py"))]
+    found = (re.findall(r'"(--[a-z][\w-]*)"', path.read_text(encoding="utf-8")) for path in sources)
+    return {flag.replace("_", "-") for each in found for flag in each}
+
+
+def missing_programs(text: str) -> list[str]:
+    """Files and programs that a document names and that are not there, and flags that no program has."""
+    found = [name for name in FILE.findall(text) if not (REPOSITORY / name).exists()]
+    for code in [
+        *re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL),
+        *CODE.findall(FENCE.sub("", text)),
+    ]:
+        for program, words in PROGRAM.findall(code.replace("\\\n", " ")):
+            found += [] if (REPOSITORY / program).is_file() else [program]
+            found += [
+                flag for flag in re.findall(r"(?<!\S)(--[a-z][\w-]*)", words) if flag.replace("_", "-") not in flags()
+            ]
+    return found
+
+
+@pytest.mark.parametrize(
+    "document",
+    [d for d in DOCUMENTS if d.name not in HISTORY],
+    ids=lambda path: path.relative_to(REPOSITORY).as_posix(),
+)
+def test_documents_name_files_programs_and_flags_that_exist(document: Path) -> None:
+    assert missing_programs(document.read_text(encoding="utf-8")) == []
+
+
+def test_a_wrong_program_or_flag_is_found() -> None:
+    block = "```\npython main.py --preset debug \\\n    --batchsize 3\n```"
+    text = f"`python mian.py --preset debug`\n{block}\nsee evals/scores.py"
+    assert missing_programs(text) == ["evals/scores.py", "--batchsize", "mian.py"]
 
 
 def test_a_wrong_name_is_found() -> None:
