@@ -89,12 +89,12 @@ class Scorer:
         return kinds[answer](run)
 
     def _drawn(self, run: Finished) -> Scores:
-        left_out = run.left_out()
+        lines, left_out = run.answered, run.left_out()
         ids: list[str] = []
         values: Values = defaultdict(list)
         features: list[Tensor] = []
-        for start in tqdm(range(0, len(run.answered), _PICTURES_AT_ONCE), desc="scores", unit="batch"):
-            seen = list(_opened(run, run.answered[start : start + _PICTURES_AT_ONCE], left_out))
+        for start in tqdm(range(0, len(lines), _PICTURES_AT_ONCE), desc="scores", unit="batch"):
+            seen = list(_opened(run, lines[start : start + _PICTURES_AT_ONCE], left_out))
             if not seen:
                 continue
             ids += [each.line["id"] for each in seen]
