@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from gill.retrieval import PictureFetcher, RetrievalIndex, fingerprint
 from scripts import extract_img_embs
 from scripts.extract_img_embs import main
 from tests.models.gill.tiny_gill import tiny_model
+from tests.retrieval.picture_server import png, reply, serving
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,23 @@ def test_tables_lists_and_archives_name_their_pictures(saved: Path, photos: Path
         assert main(words if name == "all.zip" else [*words, f"--image-dir={photos}"]) == 0
         assert sources(RetrievalIndex(out)) == found
     assert PictureFetcher([tmp_path]).fetch("all.zip/inner/4.png").size == (20, 12)
+
+
+def test_addresses_are_fetched_when_that_is_allowed(
+    model: GillModel, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(gone=reply("404 Not Found")) as server:
+        places = [server.url(name) for name in ("/a.png", "/gone", "/b.png")]
+        (tmp_path / "addresses.txt").write_text("\n".join(places))
+        monkeypatch.setattr(extract_img_embs, "PictureFetcher", partial(PictureFetcher, policy=server.allows))
+        words = [str(tmp_path / "addresses.txt"), str(tmp_path / "index"), f"--model={saved}", "--max-bad-fraction=0.5"]
+        assert main([*words, "--fetch"]) == 0
+        index = RetrievalIndex(tmp_path / "index")
+        assert sources(index) == [places[0], places[2]]
+        (tmp_path / "a.png").write_bytes(png())
+        best = index.search(expected(model, tmp_path / "a.png"), 1)[0][0]
+        assert best.score == pytest.approx(1, abs=1e-5)
+        assert PictureFetcher(allow_network=True, policy=server.allows).fetch(best.source).size == (3, 2)
 
 
 def test_workers_change_nothing(saved: Path, photos: Path, tmp_path: Path) -> None:

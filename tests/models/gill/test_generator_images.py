@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gill.backbones import tiny_drawer
 from gill.errors import ConfigError, FetchError, ShapeError
 from gill.mappers import DecisionHead
 from gill.models.gill import GillGenerator
@@ -177,6 +178,16 @@ def test_a_picture_has_its_seed_in_any_batch() -> None:
         for left, right in zip(one, other, strict=True):
             torch.testing.assert_close(left.conditioning, right.conditioning, atol=1e-10, rtol=0)  # type: ignore[union-attr]
             assert [p.source for p in left.generated] == [p.source for p in right.generated]  # type: ignore[union-attr]
+
+
+def test_progress_is_told_while_pictures_are_drawn() -> None:
+    told: list[tuple[int, int]] = []
+    generator = tiny_generator(drawer=tiny_drawer(dtype=torch.float64))
+    options = replace(FORCED, num_inference_steps=2)
+    generator.generate(CAT, options, 0, lambda done, total: told.append((done, total)))
+    assert told == [(1, 2), (2, 2)]
+    events = generator.stream(CAT, options, 0, lambda done, total: told.append((done, total)))
+    assert [type(event) for event in events] == [ImageDecided, ImageReady] and told == [(1, 2), (2, 2)] * 2
 
 
 def test_withheld_pictures_are_reported() -> None:
