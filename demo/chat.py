@@ -184,8 +184,9 @@ def image_parts(output: ImageOutput, settings: Settings, folder: Path) -> list[P
     ]
     if not parts:
         parts = [Part(remark="an image belongs here, and nothing could be retrieved or drawn")]
-    if output.probability_generated is not None and settings.kind == "as decided":
-        parts.append(Part(remark=f"drawing rather than retrieving: probability {output.probability_generated:.2f}"))
+    probability = output.probability_generated
+    if settings.kind == KINDS[0] and probability is not None and 0 < probability < 1:  # one of two that can be
+        parts.append(Part(remark=f"drawing rather than retrieving: probability {probability:.2f}"))
     return [*parts, *(Part(remark=note) for note in output.notes)]
 
 

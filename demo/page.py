@@ -21,6 +21,8 @@ from gill.errors import GillError
 MAX_UPLOAD = "10mb"
 MAX_WAITING = 16  # requests in the queue; further ones are told to come back
 _FORGET_AFTER_SECONDS = 3600  # copies of pictures that pages were sent, and conversations of closed pages
+# gradio offers to send a shown picture to another host, and has no setting against it
+STYLE = '#chat [aria-label="Share"] { display: none; }'
 # Fonts of the reader's own machine: the page asks no other host for anything.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 

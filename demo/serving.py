@@ -11,7 +11,7 @@ import torch
 from demo.chat import FORMS, Settings
 from demo.keeping import RateLimit
 from demo.openings import Opening, flatland_openings, plain_openings
-from demo.page import MAX_UPLOAD, THEME, Offer, build_page
+from demo.page import MAX_UPLOAD, STYLE, THEME, Offer, build_page
 from gill import load_gill
 from gill.models.gill import GillGenerator
 
@@ -45,6 +45,7 @@ def serve(options: argparse.Namespace) -> None:
             share=False,
             max_file_size=MAX_UPLOAD,
             theme=THEME,
+            css=STYLE,
             footer_links=[],
             inbrowser=options.open,
             ssr_mode=False,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,7 +58,8 @@ class DiffusionDrawer:
     """Draws pictures from conditioning sequences, each from its own seed.
 
     A picture is a function of its sequence, its seed and the sampling: picture 17 is the same alone and in any batch,
-    up to rounding. Noise is drawn on the CPU, so that a seed means the same on every device.
+    up to rounding. Noise is drawn on the CPU, so that a seed means the same on every device. Threads may share a
+    drawer: they draw one after the other, because a scheduler remembers the steps of what it is drawing.
 
     Args:
         pipeline: of diffusers, with its text encoder.
@@ -74,7 +76,7 @@ class DiffusionDrawer:
         if reason:
             raise ConfigError(f"{type(pipeline).__name__} {reason}; use Stable Diffusion 1.x, 2.x or XL")
         pipeline.set_progress_bar_config(disable=True)
-        self.pipeline = pipeline
+        self.pipeline, self._lock = pipeline, threading.Lock()
         self.has_pooled = "pooled_prompt_embeds" in call
         self.sampling = sampling or Sampling(call["num_inference_steps"].default, call["guidance_scale"].default)
         height, width = self.picture_size
@@ -131,7 +133,8 @@ class DiffusionDrawer:
         drawn: list[Image.Image | None] = []
         for number, part in enumerate(parts):
             report = None if progress is None else _StepReport(progress, number, len(parts))
-            drawn += self._draw_part(conditioning[part], seeds[part], sampling, report)
+            with self._lock:
+                drawn += self._draw_part(conditioning[part], seeds[part], sampling, report)
         return drawn
 
     def _draw_part(

@@ -1,6 +1,7 @@
 """Drawing from conditioning sequences, with random tiny pipelines of Stable Diffusion and of Stable Diffusion XL."""
 
 import dataclasses
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,25 @@ def test_a_picture_is_the_same_alone_and_in_any_batch(scheduler: str | None, sav
     assert largest_gap(together, alone) <= 1
     assert largest_gap(together[:1], drawer.draw(sequences[:1], [12], num_inference_steps=4)) > 5
     assert largest_gap(together[:1], drawer.draw(sequences[1:2], [11], num_inference_steps=4)) > 1
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers' schedulers and numpy 2
+def test_threads_draw_one_after_the_other(saved: dict[str, Path]) -> None:
+    """A user who resets the demo leaves a drawing behind that still runs when the next one is asked for."""
+    drawer = load_drawer(str(saved["sd"]), scheduler="dpm-solver")
+    sequences = random_sequences(drawer, 2)
+    wanted = [drawer.draw(sequences[i : i + 1], [i], num_inference_steps=3 + i) for i in (0, 1)]
+    found: list[list[Image.Image | None]] = []
+    other = threading.Thread(target=lambda: found.append(drawer.draw(sequences[1:], [1], num_inference_steps=4)))
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 1:
+            other.start()
+            other.join(timeout=0.5)
+
+    first = drawer.draw(sequences[:1], [0], num_inference_steps=3, progress=interrupt)
+    other.join()
+    assert largest_gap(first, wanted[0]) == largest_gap(found[0], wanted[1]) == 0
 
 
 def test_a_scheduler_by_name_is_set_up_as_the_pipelines_own(saved: dict[str, Path]) -> None:

@@ -92,6 +92,8 @@ def test_an_image_is_shown_as_the_settings_say(tmp_path: Path) -> None:
     ):
         output = ImageOutput(DRAWN, FETCHED, prefers)
         assert remarks(image_parts(output, Settings(kind=kind), tmp_path)) == wanted
+    only = ImageOutput(DRAWN, (), True, 1.0)
+    assert remarks(image_parts(only, Settings(), tmp_path)) == ["generated, seed 17"], "nothing was decided"
     assert remarks(image_parts(ImageOutput(), Settings(), tmp_path)) == [
         "an image belongs here, and nothing could be retrieved or drawn"
     ]

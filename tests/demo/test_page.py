@@ -52,6 +52,10 @@ class User:
     def count(self, css: str) -> int:
         return int(self.browser.run("return document.querySelectorAll(arguments[0]).length", css))
 
+    def sees(self, css: str) -> bool:
+        """Whether any such element is shown."""
+        return bool(self.browser.run(f"return [...document.querySelectorAll({css!r})].some(e => e.offsetParent)"))
+
     def read(self) -> str:
         """All that the page shows of the conversation."""
         return self.browser.text("#chat")
@@ -105,6 +109,7 @@ def test_words_and_pictures_go_both_ways(page: str, driver: Driver, tmp_path: Pa
         user.say(caption(STORED))
         user.wait_for_reply("retrieved, score", "00000.png", "generated, seed 0")
         wait_for("both pictures", lambda: user.count(f"{ANSWERED} img") >= 2)
+        assert user.count("#chat [aria-label=Share]") and not user.sees("#chat [aria-label=Share]")
         browser.screenshot(tmp_path / "both.png")
 
         user.say("a small red ball at the top left of the sea.")

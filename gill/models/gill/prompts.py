@@ -9,6 +9,7 @@ Shape legend: M = pictures of all prompts, F = pooled feature width, V = visual 
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -65,7 +66,7 @@ def rows_of(ids: Sequence[Sequence[int]]) -> TokenRows:
 
 
 class PromptLayout:
-    """Lays prompts out, and computes the feature of each picture once while it is remembered.
+    """Lays prompts out, and computes the feature of each picture once while it is remembered. Threads may share it.
 
     Args:
         transform: needed for pictures, not for features.
@@ -74,6 +75,7 @@ class PromptLayout:
     def __init__(self, model: GillModel, tokenizer: GillTokenizer, transform: ImageTransform | None) -> None:
         self.model, self.tokenizer, self.transform = model, tokenizer, transform
         self._features: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._lock = threading.Lock()
 
     def read(self, prompts: Sequence[Sequence[Segment]], repeats_bos: bool = False) -> Prompts:
         """Prompts of texts and pictures; `repeats_bos` as in `GenerationOptions`.
@@ -114,6 +116,10 @@ class PromptLayout:
         """
         if images and self.transform is None:
             raise ConfigError("this generator was built without image preprocessing; give it a transform")
+        with self._lock:
+            return self._features_of(images)
+
+    def _features_of(self, images: Sequence[Image.Image]) -> list[Tensor]:
         keys = [_digest(image) for image in images]
         missing = {key: image for key, image in zip(keys, images, strict=True) if key not in self._features}
         found = {key: self._features[key] for key in keys if key in self._features}
