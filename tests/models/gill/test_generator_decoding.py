@@ -55,9 +55,9 @@ def natural_bias(generator: GillGenerator, asked: list[list[Segment]]) -> float:
         ("gpt-neox", "float64", 20),
         ("qwen2", "float64", 20),
         ("opt-post-norm", "float64", 20),
-        ("opt", "float32", 60),
-        ("llama", "float32", 60),
-        ("gpt2", "float32", 60),
+        ("opt", "float32", 200),
+        ("llama", "float32", 200),
+        ("gpt2", "float32", 200),
     ],
 )
 @torch.no_grad()
