@@ -65,12 +65,25 @@ def open_source(data: DataSettings, split: str, seed: int, vision: str, target_s
     if "," in name:
         raise ConfigError(f"one data set at a time, got {name!r}; join the files into one .tsv")
     folder = Path(data.image_dir)
-    table = Path(name)
+    table = find_table(Path(name))
     if table.suffix != ".tsv":
-        table, folder = Path(data.dataset_dir) / f"{name}_{split}.tsv", folder / name / _FOLDERS[split]
+        table = find_table(Path(data.dataset_dir) / f"{name}_{split}.tsv")
+        folder = folder / name / _FOLDERS[split]
+        _refuse_path(name, table)
     features = _open_features(data, split, vision)
     targets = None if target_shape is None else TargetFolder(folder / TARGET_FOLDER_NAME, target_shape)
-    return CaptionFile(CaptionTable(find_table(table)), folder, features, targets)
+    return CaptionFile(CaptionTable(table), folder, features, targets)
+
+
+def _refuse_path(name: str, table: Path) -> None:
+    """Say what to name instead, to those who named a file or folder that is no data set."""
+    path = Path(name)
+    if table.exists() or not path.exists():
+        return
+    if path.is_dir():
+        inside = next(iter(sorted(path.glob("*.tsv"))), path / "captions.tsv")
+        raise ConfigError(f"{name} is a folder without .tar shards; name its caption file, such as {inside}")
+    raise ConfigError(f"{name} is no caption file; wanted a .tsv: the header caption<TAB>image, then a pair a line")
 
 
 def _open_flatland(data: DataSettings, split: str, seed: int, target_shape: tuple[int, int] | None) -> Source:

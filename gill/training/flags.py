@@ -25,6 +25,7 @@ _MINIATURE = {
     "flatland": _IN_FLATLAND,
     "fromage-flatland": _IN_FLATLAND,
 }
+_WITH_DIFFUSION = ("flatland",)  # presets whose diffusion model comes with the repository, so it makes the targets
 _RUNS = {"flatland": RunSettings(print_freq=1), "fromage-flatland": RunSettings(print_freq=1)}
 _PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
 # Targets of the diffusion model the originals stored them for, when none is loaded that would tell.
@@ -147,7 +148,8 @@ def parse_command(words: Sequence[str]) -> Command:
     model = override(preset.model, _given(given, _MODEL_FLAGS) | _loss_weights(given, preset.model))
     assignments = parse_assignments(given.set)
     model, recipe, run, data = override_each([model, recipe, run, data], assignments)
-    if given.diffusion_model is None and "diffusion" not in assignments and data.train != FLATLAND:
+    is_named = given.diffusion_model is not None or "diffusion" in assignments or preset_name in _WITH_DIFFUSION
+    if not is_named and data.train != FLATLAND:
         model = _with_stored_targets(model)
     return Command(
         family.name,

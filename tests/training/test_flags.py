@@ -135,6 +135,15 @@ def test_miniature_presets_keep_their_own_parts() -> None:
     assert parse_command(["--preset", "flatland", "--contexts", "none"]).data.contexts == "none"
 
 
+def test_own_pictures_need_no_stored_targets_where_the_diffusion_model_is_at_hand() -> None:
+    flatland, paper = (
+        parse_command(["--preset", name, "--dataset", "mine.tsv"]) for name in ("flatland", "gill-opt-6.7b")
+    )
+    assert flatland.model.diffusion == "checkpoints/flatland/diffusion" and flatland.model.stored_target_shape is None
+    assert paper.model.diffusion == "" and paper.model.stored_target_shape == (77, 768)
+    assert parse_command(["--dataset", "mine.tsv", "--diffusion-model", "sd"]).model.diffusion == "sd"
+
+
 @pytest.mark.parametrize("words", [["--steps", "3"], ["--no_such_flag"], ["--lrr=1"]])
 def test_an_unknown_flag_names_the_nearest(words: list[str]) -> None:
     with pytest.raises(UnknownNameError, match="unknown flag"):
