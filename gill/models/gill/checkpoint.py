@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -85,11 +84,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def export_released(folder: Path, model: GillModel) -> None:
     """Write a model as the originals' loaders read it."""
-    config = model.config
-    if model.conditioning is not None:
-        shape = {"conditioning_length": model.conditioning.length, "conditioning_width": model.conditioning.width}
-        config = dataclasses.replace(config, **shape)
-    write_released(folder, config, trainable_state(model), model.vocabulary.num_words)
+    write_released(folder, model.config, trainable_state(model), model.vocabulary.num_words)
 
 
 def read_card(folder: Path) -> dict[str, Any]:

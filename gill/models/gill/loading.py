@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -82,6 +82,8 @@ def build_model(
         ConfigError: sizes that contradict the diffusion model or the vision tower, or are unknown.
     """
     shape = conditioning_shape(config, backbones.conditioning)
+    if shape is not None:  # a saved model tells its own sizes: it is loaded without the text encoder that gave them
+        config = replace(config, conditioning_length=shape[0], conditioning_width=shape[1])
     if config.image_size not in (None, backbones.vision.image_size):
         raise ConfigError(
             f"image_size={config.image_size}: {config.vision} reads {backbones.vision.image_size}; leave it out"

@@ -170,9 +170,9 @@ def import_state(released: Mapping[str, Tensor], config: GillConfig) -> dict[str
 
 
 def fit_mapper(config: GillConfig, state: Mapping[str, Tensor]) -> GillConfig:
-    """The settings with the sizes of the mapper's weights; `model_args.json` does not say its width and depth."""
+    """The settings with the sizes of a GILLMapper's weights; `model_args.json` does not say its width and depth."""
     weight = state.get("mapper.input.weight")
-    if weight is None:
+    if weight is None or config.mapper != "gill_mapper":
         return config
     depth = sum(name.startswith("mapper.transformer.encoder.") and name.endswith(".linear1.weight") for name in state)
     return dataclasses.replace(

@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 import gill
 from gill.errors import ConfigError, MissingCheckpointError
-from gill.mappers import DecisionHead
+from gill.mappers import MAPPERS, DecisionHead
 from gill.models.gill import Gill, find_folder, find_preset, pretrained, save_decision, save_model
 from gill.models.gill.card import write_model_card
 from gill.models.gill.trained import located
@@ -156,3 +156,14 @@ def test_what_cannot_be_saved_or_found_is_named(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(pretrained, "snapshot_download", refuse)
     with pytest.raises(MissingCheckpointError, match=r"me/none is no folder here.*no network here; give"):
         find_folder("me/none")
+
+
+@pytest.mark.parametrize("kind", MAPPERS)
+def test_a_saved_model_draws_whatever_its_mapper(kind: str, tmp_path: Path) -> None:
+    model = tiny_model(dtype="float32", mapper=kind)
+    save_model(tmp_path, model)
+    again = gill.load_gill(tmp_path, load_ret_embs=False, device="cpu")
+    assert again.generator.images.drawer is not None
+    wanted = model.map_conditioning(torch.ones(1, model.config.num_img_tokens, model.language.hidden_width))
+    found = again.generator.model.map_conditioning(torch.ones(1, model.config.num_img_tokens, 32))
+    torch.testing.assert_close(found, wanted)
