@@ -53,6 +53,11 @@ class Plan:
 
 _DRAWN = {name: TASKS[name].contexts for name in ("vist-generation", "visdial-generation")}
 _FOUND = {name: TASKS[name].contexts for name in ("vist-retrieval", "visdial-retrieval")}
+# Contexts that the papers compare, each of which tells what the one before it tells and more.
+GROWING = {
+    **dict.fromkeys(("vist-generation", "vist-retrieval"), ("1cap", "5cap", "5cap4img")),
+    **dict.fromkeys(("visdial-generation", "visdial-retrieval"), ("1", "5", "10")),
+}
 DIFFUSION, CLIP = "checkpoints/flatland/diffusion", "checkpoints/flatland/clip"
 _ABLATED = {"vist-retrieval": ("5cap4img",)}, {"vist-generation": ("5cap4img",)}
 

@@ -8,13 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.harness.plans import Plan
+from evals.harness.plans import GROWING, Plan
 from evals.harness.summary import Group, told
-from evals.harness.tables import accounts, differences, plot, table, tasks_of
+from evals.harness.tables import accounts, differences, growth, plot, shown_measures, table, tasks_of
 from evals.harness.tasks import TASKS
 from gill.errors import DataError
 from gill.files import write_text
 
+_LESS_IS_BETTER = {"lpips", "fid", "kid"}
 _BASELINE = {"drawing": "diffusion alone", "retrieval": "frozen CLIP"}
 
 
@@ -44,8 +45,19 @@ def section(
         lines += [f"### {task}", "", f"To {TASKS[task].about}.", "", *table(groups, task), ""]
         paired = differences(groups, task, _BASELINE.get(TASKS[task].answer, ""))
         lines += [*paired, ""] if paired else []
-        lines += [*accounts(groups, task), f"![{task}]({pictures.name}/{path.name})", ""]
+        lines += [*_growth(groups, task), *accounts(groups, task), f"![{task}]({pictures.name}/{path.name})", ""]
     return lines
+
+
+def _growth(groups: Sequence[Group], task: str) -> list[str]:
+    """The papers' claim: the more context, the better; of what the table shows of the first system."""
+    claim = GROWING.get(task, ())
+    mine = [group for group in groups if group.task == task and group.context in claim]
+    if not mine:
+        return []
+    head = "More context is better where no interval reaches the one before:"
+    measures = [name for name in shown_measures(mine) if name not in _LESS_IS_BETTER]
+    return [head, "", *growth(mine, mine[0].label, measures), ""]
 
 
 def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -42,7 +43,7 @@ def tasks_of(groups: Sequence[Group]) -> list[str]:
 def table(groups: Sequence[Group], task: str) -> list[str]:
     """Lines of a table: contexts in the papers' order, systems below each other, the papers' rows below ours."""
     mine = [group for group in groups if group.task == task]
-    shown = [name for name in SHOWN[TASKS[task].answer] if any(name in group.measures for group in mine)]
+    shown = shown_measures(mine)
     lines = [
         f"| context | system | n | seeds | gallery | {' | '.join(f'`{name}`' for name in shown)} |",
         "|---" * (5 + len(shown)) + "|",
@@ -51,6 +52,33 @@ def table(groups: Sequence[Group], task: str) -> list[str]:
         here = [group for group in mine if group.context == context]
         lines += [_row(group, shown) for group in here]
         lines += list(_published(task, context, shown)) if here else []
+    return lines
+
+
+def shown_measures(groups: Sequence[Group]) -> list[str]:
+    """What a table shows of groups of one task."""
+    return [name for name in SHOWN[TASKS[groups[0].task].answer] if any(name in each.measures for each in groups)]
+
+
+def growth(groups: Sequence[Group], label: str, measures: Sequence[str]) -> list[str]:
+    """Whether a system does better with every further context, a line a measure.
+
+    Args:
+        groups: of one task. label: of the system.
+        measures: better when greater; one step after the other is told apart when its interval begins above the last.
+    """
+    contexts = TASKS[groups[0].task].contexts
+    mine = sorted((group for group in groups if group.label == label), key=lambda group: contexts.index(group.context))
+    lines = []
+    for name in measures:
+        found = [(group.context, group.estimate(name)) for group in mine]
+        mixed = [
+            f"{context} is not told apart from {before}"
+            for (before, lower), (context, higher) in itertools.pairwise(found)
+            if higher.low <= lower.high
+        ]
+        order = " < ".join(group.context for group in mine)
+        lines.append(f"- `{name}` of {label}: {order}" + (f", but {' and '.join(mixed)}" if mixed else ""))
     return lines
 
 

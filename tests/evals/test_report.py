@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -10,11 +12,12 @@ import pytest
 from evals.generate import main as generate
 from evals.harness.published import published_rows
 from evals.harness.systems import ChanceSystem
-from evals.harness.tables import table
+from evals.harness.tables import growth, table
 from evals.harness.tasks import TASKS
 from evals.report import as_html
 from evals.report import main as report
 from evals.score import load_groups
+from gill.metrics import Estimate
 from tests.evals.benchmark_files import write_captions, write_coco, write_dialogues, write_questions, write_stories
 
 CLIP = "checkpoints/flatland/clip"
@@ -52,6 +55,30 @@ def test_a_page_holds_every_task(
     sheets = re.findall(r"<tr><th>input</th>(.*?)</tr>", page)
     assert all(title in sheet for sheet in sheets for title in ("truth", "one", "other"))
     assert page.count("data:image/png;base64,") > 4 * len(sheets)
+
+
+@dataclass
+class OneMeasure:
+    """What `growth` asks of a group."""
+
+    context: str
+    low: float
+    high: float
+    label: str = "ours"
+    task: str = "visdial-retrieval"
+
+    def estimate(self, name: str) -> Estimate:
+        assert name == "r@1"
+        return Estimate((self.low + self.high) / 2, self.low, self.high, math.nan, 500, 3)
+
+
+def test_more_context_counts_as_better_only_where_intervals_are_apart() -> None:
+    other = OneMeasure("5", 0.0, 1.0, label="chance")
+    apart = [OneMeasure("10", 0.4, 0.5), OneMeasure("1", 0.0, 0.1), other, OneMeasure("5", 0.2, 0.3)]
+    assert growth(apart, "ours", ["r@1"]) == ["- `r@1` of ours: 1 < 5 < 10"]  # type: ignore[arg-type]
+    mixed = [OneMeasure("1", 0.0, 0.2), OneMeasure("5", 0.2, 0.3), OneMeasure("10", 0.1, 0.15)]
+    (line,) = growth(mixed, "ours", ["r@1"])  # type: ignore[arg-type]
+    assert line.endswith("1 < 5 < 10, but 5 is not told apart from 1 and 10 is not told apart from 5")
 
 
 def test_cells_count_what_was_asked(tmp_path: Path) -> None:
