@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from evals.generate import main as generate
 from evals.harness.coco import KARPATHY
 from evals.harness.coco import OFFICIAL as COCO
 from gill.flatland import distinct_scenes, draw
@@ -108,3 +109,9 @@ def _write_questions(folder: Path, part: str, count: int) -> None:
     }
     for name, content in names.items():
         (folder / f"v2_{name.format(part)}.json").write_text(json.dumps({**head, **content}))
+
+
+def by_chance(task: str, data: Path, out: Path, *words: str) -> Path:
+    """A run of a task that chance answers."""
+    assert generate([task, str(out), "--data", str(data), "--system", "chance", *words]) == 0
+    return out

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from evals.generate import main as generate
 from evals.harness import coco
 from evals.harness.features import InceptionFeatures
 from evals.harness.items import Item
@@ -22,7 +21,7 @@ from evals.harness.systems import ChanceSystem
 from evals.score import load_groups
 from gill.backbones import Clip
 from gill.errors import DataError, MissingFileError
-from tests.evals.benchmark_files import CAPTIONS, NUM_STORIES, rewrite, write_captions, write_coco
+from tests.evals.benchmark_files import CAPTIONS, NUM_STORIES, by_chance, rewrite, write_captions, write_coco
 
 CLIP = "checkpoints/flatland/clip"
 
@@ -30,11 +29,6 @@ CLIP = "checkpoints/flatland/clip"
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_coco(tmp_path / "coco")
-
-
-def by_chance(task: str, data: Path, out: Path, *words: str) -> Path:
-    assert generate([task, str(out), "--data", str(data), "--system", "chance", *words]) == 0
-    return out
 
 
 # What is asked

@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from evals.generate import main as generate
 from evals.harness.items import Item
 from evals.harness.measures import caption_marks
 from evals.harness.published import published_rows
@@ -25,7 +24,15 @@ from evals.score import main as score
 from gill.backbones import Clip
 from gill.errors import DataError
 from gill.flatland import read_caption
-from tests.evals.benchmark_files import NUM_STORIES, STORIES, rewrite, write_captions, write_dialogues, write_stories
+from tests.evals.benchmark_files import (
+    NUM_STORIES,
+    STORIES,
+    by_chance,
+    rewrite,
+    write_captions,
+    write_dialogues,
+    write_stories,
+)
 
 CLIP = "checkpoints/flatland/clip"
 
@@ -33,11 +40,6 @@ CLIP = "checkpoints/flatland/clip"
 @pytest.fixture
 def stories(tmp_path: Path) -> Path:
     return write_stories(tmp_path / "world")
-
-
-def by_chance(task: str, data: Path, out: Path, *words: str) -> Path:
-    assert generate([task, str(out), "--data", str(data), "--system", "chance", *words]) == 0
-    return out
 
 
 def draw_the_truth(run: Path, count: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import pytest
 import torch
 from PIL import Image
 from torch import Tensor
@@ -87,3 +88,16 @@ def steer(generator: GillGenerator, *tokens: int | str) -> None:
         return scores
 
     generator.model.logits = logits  # type: ignore[method-assign]
+
+
+def passes_of(generator: GillGenerator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Fills with the (lines, columns) of each pass of the language model."""
+    seen: list[tuple[int, ...]] = []
+    network = generator.model.language.hidden_states
+
+    def count(embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(tuple(embeddings.shape[:2]))
+        return network(embeddings, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(generator.model.language, "hidden_states", count)
+    return seen

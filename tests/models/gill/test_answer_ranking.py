@@ -15,6 +15,7 @@ from gill.errors import GenerationError
 from gill.models.gill import GillGenerator
 from gill.models.gill.continuations import TOKENS_AT_ONCE
 from gill.types import Segment
+from tests.models.gill.fakes import passes_of
 from tests.models.gill.plain_decoding import plain_embeddings, plain_hidden, random_pictures, word_rows
 from tests.models.gill.tiny_gill import tiny_generator
 
@@ -65,14 +66,7 @@ def test_answers_are_what_ends_a_prompt() -> None:
 
 def test_the_dialogue_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     generator, texts = tiny_generator(), answers(100)
-    seen: list[tuple[int, ...]] = []
-    network = generator.model.language.hidden_states
-
-    def count(embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
-        seen.append(tuple(embeddings.shape[:2]))
-        return network(embeddings, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(generator.model.language, "hidden_states", count)
+    seen = passes_of(generator, monkeypatch)
     generator.continuation_log_likelihoods([DIALOGUE], [texts])
     num_tokens = sum(len(generator.tokenizer.words(text)) for text in texts)
     assert len(seen) > 2 and all(lines == 1 and width <= TOKENS_AT_ONCE for lines, width in seen)

@@ -14,6 +14,7 @@ import torch
 from gill.backbones import decoding_cache, tiny_image_transform
 from gill.models.gill import GillGenerator
 from gill.types import GenerationOptions, Segment
+from tests.models.gill.fakes import passes_of
 from tests.models.gill.plain_decoding import (
     plain_embeddings,
     plain_hidden,
@@ -88,19 +89,6 @@ def test_an_image_on_the_last_step_has_its_states(num_words: int) -> None:
     said = generator.decode([[Segment(text="a cat")]], options, [0])[0]
     assert said.ids[num_words - 1 :] == generator.img_ids
     assert len(said.hidden) == len(said.ids)
-
-
-def passes_of(generator: GillGenerator, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """Fills with the (lines, columns) of each pass of the language model."""
-    seen: list[tuple[int, ...]] = []
-    network = generator.model.language.hidden_states
-
-    def count(embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
-        seen.append(tuple(embeddings.shape[:2]))
-        return network(embeddings, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(generator.model.language, "hidden_states", count)
-    return seen
 
 
 @pytest.mark.parametrize("num_rows", [1, 2])

@@ -10,9 +10,8 @@ from PIL import Image
 from gill.backbones import tiny_drawer
 from gill.errors import ConfigError, FetchError, ShapeError
 from gill.mappers import DecisionHead
-from gill.models.gill import GillGenerator
 from gill.types import GenerationOptions, ImageDecided, ImageOutput, ImageReady, Segment
-from tests.models.gill.fakes import CAT, FORCED, FakeDrawer, FakeFetcher, FakeIndex, plain, steer
+from tests.models.gill.fakes import CAT, FORCED, FakeDrawer, FakeFetcher, FakeIndex, passes_of, plain, steer
 from tests.models.gill.tiny_gill import tiny_generator
 
 
@@ -20,28 +19,18 @@ def image_of(reply: list[str | ImageOutput]) -> ImageOutput:
     return next(part for part in reply if isinstance(part, ImageOutput))
 
 
-def passes(generator: GillGenerator, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Positions of each pass of the language model, as they happen."""
-    seen: list[int] = []
-    network = generator.model.language.hidden_states
-
-    def count(embeddings: torch.Tensor, *rest: object) -> torch.Tensor:
-        seen.append(embeddings.shape[1])
-        return network(embeddings, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(generator.model.language, "hidden_states", count)
-    return seen
-
-
 def test_a_forced_image_costs_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = tiny_generator()
-    seen = passes(generator, monkeypatch)
+    seen = passes_of(generator, monkeypatch)
     prompts = [CAT, [Segment(text="two old dogs")], [Segment(image=plain(3)), *CAT]]
     replies = generator.generate_batch(prompts, FORCED, [0, 1, 2])
     assert len(seen) == 1, "prompts and images in one pass"
     assert [len(reply) for reply in replies] == [1, 1, 1]
     states = generator.conditioning_of(prompts)
-    assert sum(seen[1:]) == seen[0], "every token is read once, the images after what stands before them"
+    (_, at_once), *one_by_one = seen
+    assert sum(columns for _, columns in one_by_one) == at_once, (
+        "every token is read once, the images after what stands before them"
+    )
     for reply, conditioning in zip(replies, states.conditioning, strict=True):
         torch.testing.assert_close(image_of(reply).conditioning, conditioning, atol=1e-10, rtol=0)
 
