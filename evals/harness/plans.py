@@ -9,6 +9,7 @@ from evals.harness.published import LOSSES, MAPPERS, NUM_TOKENS
 from evals.harness.tasks import TASKS
 from gill.config import require_known
 from gill.mappers import MapperSizes, build_mapper
+from gill.models.gill import find_preset
 from gill.parameters import count_trainable
 
 _CAPTION = (
@@ -16,7 +17,8 @@ _CAPTION = (
 )
 _SHORT = ("--epochs", "4", "--steps-per-epoch", "100")
 # Of Flatland's frozen parts: width of the language model, and the conditioning sequence.
-_HIDDEN, _LENGTH, _WIDTH, _HEADS, _LAYERS = 192, 40, 192, 4, 2
+_HIDDEN, _LENGTH, _WIDTH = 192, 40, 192
+_PRESET = find_preset("flatland").model
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,15 @@ _ABLATED = {"vist-retrieval": ("5cap4img",)}, {"vist-generation": ("5cap4img",)}
 def _mapper_variants() -> tuple[Variant, ...]:
     """Every form at the preset's width, and the small ones again as large as the GILLMapper."""
     tokens = ("--num-tokens", "20", "--set", f"img_words={_first_words(19)}")  # 20 shares of the sequence are even
-    width = 192
+    width = _PRESET.mapper_width
     found = [
         Variant(f"{kind}, width {width}", ("--text-fc-mode", kind, *tokens), MAPPERS[kind])
         for kind in ("linear", "mlp", "transformer_encoder", "gill_mapper")
     ]
     goal = mapper_parameters("gill_mapper", width)
+    widths = range(_PRESET.mapper_heads, 2048, _PRESET.mapper_heads)
     for kind in ("mlp", "transformer_encoder"):
-        wide = min(range(_HEADS, 2048, _HEADS), key=lambda each: abs(mapper_parameters(kind, each) - goal))
+        wide = min(widths, key=lambda each: abs(mapper_parameters(kind, each) - goal))
         found.append(Variant(f"{kind}, width {wide}", ("--text-fc-mode", kind, *tokens, f"mapper_width={wide}")))
     return tuple(Variant(each.label, (*each.flags, *_SHORT), each.published) for each in found)
 
@@ -85,8 +88,9 @@ def mapper_parameters(kind: str, width: int) -> int:
     """Numbers that train of a mapper between Flatland's parts."""
     import torch
 
+    sizes = MapperSizes(_HIDDEN, 20, _LENGTH, _WIDTH, width, _PRESET.mapper_layers, _PRESET.mapper_heads)
     with torch.device("meta"):
-        return count_trainable(build_mapper(kind, MapperSizes(_HIDDEN, 20, _LENGTH, _WIDTH, width, _LAYERS, _HEADS)))
+        return count_trainable(build_mapper(kind, sizes))
 
 
 def _token_variants() -> tuple[Variant, ...]:

@@ -10,10 +10,12 @@ import pytest
 from evals import reproduce
 from evals.generate import main as generate
 from evals.harness import results
-from evals.harness.plans import TABLES, find_plan, mapper_parameters
+from evals.harness.plans import TABLES, find_plan
 from evals.harness.results import conditioning_distance, decision_table, write_section
 from evals.reproduce import Size
 from gill.errors import DataError
+from gill.mappers import MapperSizes, build_mapper
+from gill.models.gill import GillConfig
 from gill.training import parse_command
 
 
@@ -27,10 +29,16 @@ def test_every_training_is_a_command_that_parses(table: str) -> None:
             assert command.recipe.num_epochs * command.recipe.steps_per_epoch == 400
 
 
+def trained_numbers(model: GillConfig) -> int:
+    """Of the mapper that a command line builds between Flatland's parts."""
+    sizes = MapperSizes(192, 20, 40, 192, model.mapper_width, model.mapper_layers, model.mapper_heads)
+    return sum(weight.numel() for weight in build_mapper(model.mapper, sizes).parameters())
+
+
 def test_mappers_are_compared_at_equal_steps_and_at_equal_size() -> None:
     commands = {v.label: parse_command(["--preset", "flatland", *v.flags]).model for v in find_plan("mappers").variants}
     assert {model.num_img_tokens for model in commands.values()} == {20}
-    sizes = {label: mapper_parameters(model.mapper, model.mapper_width) for label, model in commands.items()}
+    sizes = {label: trained_numbers(model) for label, model in commands.items()}
     goal = sizes["gill_mapper, width 192"]
     enlarged = [size for label, size in sizes.items() if not label.endswith("width 192")]
     assert len(enlarged) == 2 and all(abs(size / goal - 1) < 0.02 for size in enlarged)
