@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from evals.harness.published import LOSSES, MAPPERS, NUM_TOKENS
 from evals.harness.tasks import TASKS
 from gill.config import require_known
@@ -86,8 +88,6 @@ def _first_words(count: int) -> str:
 
 def mapper_parameters(kind: str, width: int) -> int:
     """Numbers that train of a mapper between Flatland's parts."""
-    import torch
-
     sizes = MapperSizes(_HIDDEN, 20, _LENGTH, _WIDTH, width, _PRESET.mapper_layers, _PRESET.mapper_heads)
     with torch.device("meta"):
         return count_trainable(build_mapper(kind, sizes))

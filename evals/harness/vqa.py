@@ -65,10 +65,10 @@ def read_questions(folder: Path, part: str, left_out: Counter[str], notes: Count
     try:
         annotations: dict[int, dict[str, Any]] = {}
         for row in told["annotations"]:
-            notes["annotations whose question has some already (the first count)"] += (
-                int(row["question_id"]) in annotations
-            )
-            annotations.setdefault(int(row["question_id"]), row)
+            question_id = int(row["question_id"])
+            if question_id in annotations:
+                notes["annotations whose question has some already (the first count)"] += 1
+            annotations.setdefault(question_id, row)
         for row in asked["questions"]:
             question_id = int(row["question_id"])
             if question_id in found:
@@ -79,8 +79,6 @@ def read_questions(folder: Path, part: str, left_out: Counter[str], notes: Count
                 left_out["a question without answers"] += 1
     except (LookupError, TypeError, ValueError) as error:
         raise DataError(f"{asked_path} or {told_path.name} is not laid out as VQA v2: {error!r}") from error
-    for name in [name for name, count in notes.items() if not count]:
-        del notes[name]
     return [found[each] for each in sorted(found)]
 
 
