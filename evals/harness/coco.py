@@ -6,14 +6,13 @@ also below `annotations/`, and the pictures as `val2014/COCO_val2014_<12 digits>
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evals.harness.items import PICTURE, Item, Reading, read_json
+from evals.harness.items import PICTURE, Item, Reading, lot_of, read_json
 from gill.errors import DataError
 from gill.types import Segment
 
@@ -44,7 +43,7 @@ class Captioned:
 def read_generation(folder: Path, protocol: str, context: str) -> Reading:
     """Each picture is to be drawn from its first caption, in an order drawn by lot, so that `--limit` asks a sample."""
     pictures, left_out, notes = read_pictures(folder, (*OFFICIAL, KARPATHY))
-    by_lot = sorted(pictures, key=lambda picture: hashlib.sha256(picture.name.encode()).digest())
+    by_lot = sorted(pictures, key=lambda picture: lot_of(picture.name))
     items = [
         Item(
             picture.name,

@@ -102,6 +102,11 @@ class Reading:
         return hashlib.sha256(told.encode()).hexdigest()
 
 
+def lot_of(name: str) -> bytes:
+    """32 bytes by which names stand in an order drawn by lot, the same everywhere."""
+    return hashlib.sha256(name.encode()).digest()
+
+
 def seed_of(seed: int, item_id: str) -> int:
     """The seed of an item's noise: it depends on nothing else that is asked, so nothing that is left out changes it."""
     return zlib.crc32(f"{seed}/{item_id}".encode())

@@ -7,14 +7,13 @@ picture ranks the captions, and each caption the pictures.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from evals.harness import captions, coco
-from evals.harness.items import Item, Reading
+from evals.harness.items import Item, Reading, lot_of
 
 GROUP_SIZE = 100  # as many as the answers that VisDial ranks; chance finds one in a hundred
 
@@ -34,7 +33,7 @@ def in_groups(reading: Reading, size: int = GROUP_SIZE) -> Reading:
     first: dict[str, Item] = {}
     for item in reading.items:
         first.setdefault(item.references[0], item)
-    by_lot = sorted(first.values(), key=lambda item: hashlib.sha256(item.id.encode()).digest())
+    by_lot = sorted(first.values(), key=lambda item: lot_of(item.id))
     size = max(min(size, len(by_lot)), 1)
     groups = [by_lot[start : start + size] for start in range(0, len(by_lot) - size + 1, size)]
     left_out = Counter(

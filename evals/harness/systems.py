@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from evals.harness.items import MEAN, MEAN_WITH_BOS, UNSHIFTED_SUM, Item, pictures_alone, texts_alone
+from evals.harness.items import MEAN, MEAN_WITH_BOS, UNSHIFTED_SUM, Item, lot_of, pictures_alone, texts_alone
 from gill import load_gill
 from gill.backbones import DEFAULT_CLIP, Clip, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
@@ -232,4 +232,4 @@ def _noise(seed: int, count: int) -> Tensor:
 
 
 def _number(name: str) -> int:
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "big")
+    return int.from_bytes(lot_of(name)[:4], "big")
