@@ -4,7 +4,7 @@ from gill._torchvision import define_missing_torchvision_ops
 
 define_missing_torchvision_ops()
 
-from gill.backbones.cache import decoding_cache
+from gill.backbones.cache import decoding_cache, reading_cache
 from gill.backbones.clip import DEFAULT_CLIP, Clip
 from gill.backbones.diffusion import SCHEDULERS, DiffusionDrawer, Sampling, load_drawer, write_sampling
 from gill.backbones.language import LanguageModel, load_language_model, load_language_tokenizer
@@ -56,6 +56,7 @@ __all__ = [
     "load_vision_tower",
     "open_clip_tower",
     "pack_pooled",
+    "reading_cache",
     "tiny_conditioning_encoder",
     "tiny_conditioning_tokenizer",
     "tiny_drawer",

@@ -1,4 +1,4 @@
-"""Keys and values of what a language model has read, for decoding.
+"""Keys and values of what a language model has read.
 
 Shape legend: B = rows, H = heads, S = tokens so far, N = new tokens.
 """
@@ -8,10 +8,27 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache
 from transformers.cache_utils import DynamicLayer
 
 _MIN_ROOM = 64  # tokens
+
+
+class KeptLayer(DynamicLayer):
+    """One layer's keys and values, the first of which are kept as they come: `transformers` joins them with nothing."""
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Keep float[B, H, N, D] of both, and give back float[B, H, S + N, D]."""
+        if self.is_initialized:
+            return super().update(key_states, value_states, *args, **kwargs)
+        self.lazy_initialization(key_states, value_states)
+        self.keys, self.values = key_states, value_states
+        return key_states, value_states
+
+
+def reading_cache() -> Cache:
+    """An empty cache for few passes, through which gradient flows."""
+    return Cache(layer_class_to_replicate=KeptLayer)
 
 
 class GrowingLayer(DynamicLayer):
@@ -43,7 +60,7 @@ class GrowingLayer(DynamicLayer):
 
 
 def decoding_cache() -> Cache:
-    """An empty cache of such layers."""
+    """An empty cache for many passes of a few tokens each, without gradient."""
     return Cache(layer_class_to_replicate=GrowingLayer)
 
 
@@ -51,7 +68,7 @@ class EverythingKept(Exception):
     """Not an error: the last layer has given its keys and values, which is all that was asked for."""
 
 
-class KeyValueReader(DynamicCache):
+class KeyValueReader(Cache):
     """A cache that ends a language model's pass as soon as it holds the keys and values of all layers.
 
     What would follow in the last layer, its attention and its feed-forward network, makes states, which nobody wants
@@ -59,7 +76,7 @@ class KeyValueReader(DynamicCache):
     """
 
     def __init__(self, num_layers: int) -> None:
-        super().__init__()
+        super().__init__(layer_class_to_replicate=KeptLayer)
         self._last = num_layers - 1
 
     def update(
@@ -75,9 +92,9 @@ class KeyValueReader(DynamicCache):
             raise EverythingKept
         return kept
 
-    def filled(self) -> DynamicCache:
+    def filled(self) -> Cache:
         """An ordinary cache that holds the same."""
-        cache = DynamicCache()
+        cache = reading_cache()
         cache.layers = self.layers
         return cache
 

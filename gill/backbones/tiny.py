@@ -152,9 +152,10 @@ def tiny_conditioning_tokenizer() -> ConditioningTokenizer:
     return ConditioningTokenizer(tiny_tokenizer(), CONDITIONING_LENGTH)
 
 
-def _squash(image: Image.Image) -> Tensor:
-    pixels = torch.frombuffer(bytearray(image.resize((IMAGE_SIZE, IMAGE_SIZE)).tobytes()), dtype=torch.uint8)
-    return pixels.view(IMAGE_SIZE, IMAGE_SIZE, 3).permute(2, 0, 1).float() / 127.5 - 1
+def _squash(images: list[Image.Image]) -> Tensor:
+    squashed = b"".join(image.resize((IMAGE_SIZE, IMAGE_SIZE)).tobytes() for image in images)
+    pixels = torch.frombuffer(bytearray(squashed), dtype=torch.uint8)
+    return pixels.view(-1, IMAGE_SIZE, IMAGE_SIZE, 3).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 
 def _seeded(build: Callable[[], nn.Module], seed: int) -> nn.Module:

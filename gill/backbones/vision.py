@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from transformers import AutoImageProcessor, CLIPVisionModel
 from transformers.utils import logging
 
+from gill.backbones.class_token import class_token
 from gill.errors import ConfigError, ShapeError
 from gill.parameters import FrozenModule, freeze
 
@@ -45,23 +46,31 @@ class VisionTower(FrozenModule):
                 f"{tuple(pixel_values.shape[1:])}; preprocess pictures with load_image_transform of the same name"
             )
         pixel_values = pixel_values.to(next(self.tower.parameters()).dtype)
-        outputs = self.tower(pixel_values)
-        return outputs if isinstance(outputs, Tensor) else outputs.pooler_output
+        return (
+            class_token(self.tower, pixel_values)
+            if isinstance(self.tower, CLIPVisionModel)
+            else self.tower(pixel_values)
+        )
 
 
 class ImageTransform:
-    """Pictures to normalised pixels: PIL in, float[3, H, W] out."""
+    """Pictures of any modes and sizes to normalised pixels.
 
-    def __init__(self, transform: Callable[[Image.Image], Tensor]) -> None:
+    Args:
+        transform: one or more RGB pictures to float[3, H, W] each.
+    """
+
+    def __init__(self, transform: Callable[[list[Image.Image]], Sequence[Tensor] | Tensor]) -> None:
         self._transform = transform
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """float[3, H, W] of one picture of any mode and size."""
-        return self._transform(image.convert("RGB"))
+        """float[3, H, W] of one picture."""
+        return self.batch([image])[0]
 
     def batch(self, images: Sequence[Image.Image]) -> Tensor:
-        """float[B, 3, H, W]."""
-        return torch.stack([self(image) for image in images])
+        """float[B, 3, H, W] of one or more pictures."""
+        pixels = self._transform([image.convert("RGB") for image in images])
+        return pixels if isinstance(pixels, Tensor) else torch.stack(list(pixels))
 
 
 def load_vision_tower(
@@ -115,7 +124,7 @@ def load_image_transform(name: str) -> ImageTransform:
         ConfigError: nothing loadable there.
     """
     if name.startswith(OPEN_CLIP_PREFIX):
-        return ImageTransform(_create_open_clip(name)[1])
+        return ImageTransform(partial(_one_by_one, _create_open_clip(name)[1]))
     try:
         processor = AutoImageProcessor.from_pretrained(name, backend="pil")
     except (OSError, ValueError) as error:
@@ -133,8 +142,12 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
 
 
-def _process(processor: Any, image: Image.Image) -> Tensor:
-    return processor(images=image, return_tensors="pt")["pixel_values"][0]
+def _process(processor: Any, images: list[Image.Image]) -> Tensor:
+    return processor(images=images, return_tensors="pt")["pixel_values"]
+
+
+def _one_by_one(transform: Callable[[Image.Image], Tensor], images: list[Image.Image]) -> list[Tensor]:
+    return [transform(image) for image in images]
 
 
 def _create_open_clip(name: str) -> tuple[nn.Module, Callable[[Image.Image], Tensor]]:

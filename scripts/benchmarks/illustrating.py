@@ -96,9 +96,10 @@ def pictures_together(generator: GillGenerator, contexts: Sequence[Context], sca
 def plain_conditioning(generator: GillGenerator, context: Context) -> Tensor:
     """float[1, L, C] of one context as the original gets it: picture by picture, and the whole text twice."""
     model, transform = generator.model, generator.layout.transform
-    assert transform is not None
+    assert transform is not None and model.vision is not None
+    tower = model.vision.tower
     features = [
-        part.text if part.image is None else model.image_features(transform(part.image)[None])[0] for part in context
+        part.text if part.image is None else tower(transform(part.image)[None]).pooler_output[0] for part in context
     ]
     laid = PromptLayout(model, generator.tokenizer, None).lay_out([[piece for piece in features if piece is not None]])
     for ids in (laid, laid.ending_in(generator.img_ids)):

@@ -64,7 +64,8 @@ class PlainGill(nn.Module):
 
     def __init__(self, model: GillModel, batch: Batch, max_tokens: int) -> None:
         super().__init__()
-        self.config, self.num_words, self.tower = model.config, model.vocabulary.num_words, model.vision
+        assert model.vision is not None
+        self.config, self.num_words, self.tower = model.config, model.vocabulary.num_words, model.vision.tower
         self.language = _with_joined_table(model)
         self.visual_embeddings = copy.deepcopy(model.visual_prefix.linear)
         self.text_head = copy.deepcopy(model.retrieval_heads.text)
@@ -134,9 +135,9 @@ class PlainGill(nn.Module):
         places_BR = self.lengths_B1 + self.columns_T[: self.config.num_img_tokens]
         return loss, states_BTD.take_along_dim(places_BR[..., None], dim=1)
 
+    @torch.no_grad()
     def _features(self) -> Tensor:
-        assert self.tower is not None
-        return self.tower(self.batch.images)
+        return self.tower(self.batch.images).pooler_output
 
     def _embed(self) -> Tensor:
         return self.language.get_input_embeddings()(self.ids_BT)

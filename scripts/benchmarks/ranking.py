@@ -53,8 +53,8 @@ class _Numbers:
 
     bos_id = 2
 
-    def words(self, text: str) -> list[int]:
-        return [int(word) for word in text.split()]
+    def words_of(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[int(word) for word in text.split()] for text in texts]
 
 
 def ranking_bench(is_tiny: bool = False) -> dict[str, float]:

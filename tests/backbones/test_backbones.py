@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from transformers import BloomConfig, BloomForCausalLM, CLIPConfig, CLIPModel, DynamicCache
+from transformers import BloomConfig, BloomForCausalLM, CLIPConfig, CLIPModel
 
 from gill.backbones import (
     LANGUAGE_FAMILIES,
@@ -15,7 +15,9 @@ from gill.backbones import (
     load_language_model,
     load_vision_tower,
     open_clip_tower,
+    reading_cache,
     tiny_conditioning_encoder,
+    tiny_image_transform,
     tiny_language_model,
     tiny_vision_tower,
 )
@@ -41,7 +43,7 @@ def test_kept_keys_and_values_change_nothing(family: str) -> None:
     embeddings, positions = torch.randn(1, 5, language.width), torch.arange(5)[None]
     mask = torch.zeros(1, 1, 5, 5).masked_fill(torch.ones(5, 5).triu(1).bool(), torch.finfo(torch.float32).min)
     whole = language.hidden_states(embeddings, positions, mask)
-    cache = DynamicCache()
+    cache = reading_cache()
     first = language.hidden_states(embeddings[:, :3], positions[:, :3], mask[..., :3, :3], cache)
     second = language.hidden_states(embeddings[:, 3:], positions[:, 3:], mask[..., 3:, :], cache)
     torch.testing.assert_close(torch.cat([first, second], 1), whole, rtol=1e-4, atol=1e-5)
@@ -80,6 +82,26 @@ def test_a_whole_clip_serves_as_a_tower(tmp_path: Path) -> None:
     pixels = torch.randn(2, 3, 16, 16)
     wanted = whole.vision_model(pixel_values=pixels).pooler_output
     torch.testing.assert_close(load_vision_tower(str(tmp_path), "cpu", torch.float32)(pixels), wanted)
+
+
+def test_a_tower_pools_what_transformers_pools_and_asks_its_last_layer_for_no_patch() -> None:
+    tower = tiny_vision_tower(dtype=torch.float64)
+    pixels = torch.randn(3, 3, tower.image_size, tower.image_size, dtype=torch.float64)
+    wanted = tower.tower(pixels).pooler_output
+    seen: list[torch.Size] = []
+    for layer in tower.tower.encoder.layers:
+        layer.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[:2]))
+    torch.testing.assert_close(tower(pixels), wanted, rtol=1e-12, atol=1e-12)
+    num_tokens = (tower.image_size // tower.tower.config.patch_size) ** 2 + 1
+    assert seen == [(3, num_tokens)] * (len(tower.tower.encoder.layers) - 1) + [(3, 1)]
+
+
+@pytest.mark.parametrize("name", ["openai/clip-tiny", "tiny"])
+def test_pictures_prepared_together_are_those_prepared_alone(name: str) -> None:
+    transform = tiny_image_transform() if name == "tiny" else load_image_transform(str(PARITY / name))
+    pictures = [Image.effect_noise(size, 60) for size in ((90, 41), (40, 40), (33, 120))]
+    pictures.append(Image.new("RGBA", (64, 50), (200, 30, 90, 128)))
+    assert torch.equal(transform.batch(pictures), torch.stack([transform(picture) for picture in pictures]))
 
 
 def test_the_text_encoder_of_a_pipeline_folder_is_found(tmp_path: Path) -> None:

@@ -14,9 +14,8 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
-from gill.backbones import decoding_cache
+from gill.backbones import decoding_cache, reading_cache
 from gill.errors import GenerationError
 from gill.models.gill.model import GillModel
 from gill.models.gill.packing import pack
@@ -63,7 +62,7 @@ class Memory:
         """Read what comes first, several rows side by side so that hardly a pad is computed, then spread the memory."""
         rows = rows_of(self.unread)
         grid = pack(rows, self.model.vocabulary.num_words, splits=False)[1].to(self.model.device)
-        packed = DynamicCache()
+        packed = reading_cache()
         states_SD = self.model.run(grid, self.model.embed(grid.ids, self.visual), [grid], packed)
         counts = torch.bincount(rows.rows, minlength=len(self.unread))
         self.is_real_BS = (torch.arange(int(counts.max())) < counts[:, None]).to(self.model.device)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from transformers import Cache, DynamicCache
+from transformers import Cache
 
-from gill.backbones import ConditioningEncoder, LanguageModel, VisionTower
+from gill.backbones import ConditioningEncoder, LanguageModel, VisionTower, reading_cache
 from gill.errors import ConfigError, ShapeError
 from gill.mappers import ImgTokenEmbedding, MapperSizes, RetrievalHeads, VisualPrefix, build_mapper
 from gill.models.gill.config import GillConfig
@@ -155,7 +155,7 @@ class GillModel(nn.Module):
         cache, keys = None, []
         frozen_hidden = self._nothing_hidden().frozen
         if frozen is not None:
-            cache, keys = DynamicCache(), [frozen.to(self.device)]
+            cache, keys = reading_cache(), [frozen.to(self.device)]
             with torch.no_grad():
                 frozen_hidden = self.run(keys[0], self.language.embed(keys[0].ids), keys, cache)
         live = live.to(self.device)

@@ -18,6 +18,7 @@ from gill.models.gill.sequence import TokenRows
 
 # Unless a row is longer. Attention costs the square of it, at this size a hundredth of what OPT-125m's layers cost.
 TOKENS_PER_BIN = 64
+_TOKENS_A_LAYER_COSTS = 6 * 768  # a token's products in a layer of OPT-125m are as many as attention to so many tokens
 EVERY_ROW = -2  # of positions that all rows of later grids see
 _NO_ROW = -1
 
@@ -97,13 +98,30 @@ def _first_positions(rows: TokenRows, is_wanted: Tensor) -> Tensor:
 
 
 def _assign_bins(lengths: Tensor) -> Tensor:
-    """int64[rows] bin of each row: longest first, dealt to and fro, so that the bins fill evenly."""
+    """int64[rows] bin of each row: equally many rows in each, whose ends are alike, and the cheaper of two counts."""
     num_wanted = max(1, round(int(lengths.sum()) / max(TOKENS_PER_BIN, int(lengths.max()))))
-    num_bins = math.ceil(len(lengths) / math.ceil(len(lengths) / num_wanted))  # equally many rows: their ends are alike
+    fewer, more = max(1, len(lengths) // num_wanted), math.ceil(len(lengths) / num_wanted)
+    dealt = [_deal(lengths, math.ceil(len(lengths) / rows_per_bin)) for rows_per_bin in (fewer, more)]
+    return min(dealt, key=lambda bins: _cost(_filled(lengths, bins)))
+
+
+def _deal(lengths: Tensor, num_bins: int) -> Tensor:
+    """Longest first, dealt to and fro, so that the bins fill evenly."""
     turn = torch.arange(len(lengths))
     seat, is_backward = turn % num_bins, turn // num_bins % 2 == 1
     dealt = torch.where(is_backward, num_bins - 1 - seat, seat)
     return torch.empty_like(dealt).scatter_(0, lengths.argsort(descending=True, stable=True), dealt)
+
+
+def _filled(lengths: Tensor, bins: Tensor) -> Tensor:
+    """int64[G] positions in each bin."""
+    return torch.zeros(int(bins.max()) + 1, dtype=torch.long).index_add(0, bins, lengths)
+
+
+def _cost(filled: Tensor) -> int:
+    """Of a grid: every cell through the layers, and its attention to its whole line."""
+    width = int(filled.max())
+    return len(filled) * width * (_TOKENS_A_LAYER_COSTS + width)
 
 
 def _grid(rows: TokenRows, is_here: Tensor, bins: Tensor) -> Grid:
@@ -111,8 +129,8 @@ def _grid(rows: TokenRows, is_here: Tensor, bins: Tensor) -> Grid:
     row = rows.rows[places]
     lengths = torch.bincount(row, minlength=rows.num_rows)
     offsets = _offsets_in_bin(lengths, bins)
-    num_bins = int(bins.max()) + 1
-    width = int(torch.zeros(num_bins, dtype=torch.long).index_add(0, bins, lengths).max())
+    filled = _filled(lengths, bins)
+    num_bins, width = len(filled), int(filled.max())
     within = torch.arange(len(places)) - (lengths.cumsum(0) - lengths)[row]
     cells = bins[row] * width + offsets[row] + within
     empty = torch.zeros(num_bins * width, dtype=torch.long)

@@ -23,7 +23,7 @@ from gill.data import open_image
 from gill.errors import ConfigError, GenerationError
 from gill.models.gill.encoding import GillTokenizer
 from gill.models.gill.model import GillModel
-from gill.models.gill.sequence import TokenRows, Vocabulary
+from gill.models.gill.sequence import TokenRows
 from gill.types import IGNORED_LABEL, Segment
 
 _REMEMBERED_PICTURES = 256
@@ -93,16 +93,15 @@ class PromptLayout:
         """Prompts of texts and float[F] features of pictures; arguments and errors as `read`."""
         if not prompts or not all(prompts):
             raise GenerationError("a prompt needs at least one text or picture; got none")
+        pieces = [piece for prompt in prompts for piece in prompt]
+        features = [piece for piece in pieces if isinstance(piece, Tensor)]
+        pictures = iter(self.model.vocabulary.picture_ids(torch.arange(len(features))).tolist())
+        texts = iter(self.tokenizer.words_of([piece for piece in pieces if isinstance(piece, str)]))
         rows: list[list[tuple[int, bool]]] = []
-        features: list[Tensor] = []
         for prompt in prompts:
-            rows.append([])
-            for piece in _with_openings(prompt, self._opening_ids(), self.tokenizer, repeats_bos):
-                if isinstance(piece, Tensor):
-                    rows[-1] += [(token, False) for token in _picture_ids(self.model.vocabulary, len(features))]
-                    features.append(piece)
-                else:
-                    rows[-1] += [(token, True) for token in piece]
+            laid = [(next(texts), True) if isinstance(piece, str) else (next(pictures), False) for piece in prompt]
+            opened = _with_openings(laid, self._opening_ids(), repeats_bos)
+            rows.append([(token, is_text) for ids, is_text in opened for token in ids])
         visual = self.model.visual_prefix(torch.stack(features)) if features else None
         ids = tuple(tuple(token for token, _ in row) for row in rows)
         return Prompts(ids, tuple(tuple(flag for _, flag in row) for row in rows), visual)
@@ -151,24 +150,19 @@ def _images(prompt: Sequence[Segment]) -> Iterator[Image.Image]:
 
 
 def _with_openings(
-    prompt: Sequence[str | Tensor], opening: list[int], tokenizer: GillTokenizer, repeats_bos: bool
-) -> Iterator[list[int] | Tensor]:
-    """Features as they are, texts as ids, what opens texts where it belongs."""
+    pieces: Sequence[tuple[list[int], bool]], opening: list[int], repeats_bos: bool
+) -> Iterator[tuple[list[int], bool]]:
+    """Ids of pieces, each with whether it is a text, with what opens texts where it belongs and no empty text."""
     has_begun = False
-    for piece in prompt:
-        if isinstance(piece, Tensor):
-            yield piece
-        elif piece:
-            if not has_begun or repeats_bos:
-                yield opening
-            has_begun = True
-            yield tokenizer.words(piece)
+    for ids, is_text in pieces:
+        if is_text and not ids:
+            continue
+        if is_text and (repeats_bos or not has_begun):
+            yield opening, True
+        has_begun |= is_text
+        yield ids, is_text
     if not has_begun:
-        yield opening
-
-
-def _picture_ids(vocabulary: Vocabulary, number: int) -> list[int]:
-    return vocabulary.picture_ids(torch.tensor([number]))[0].tolist()
+        yield opening, True
 
 
 def _digest(image: Image.Image) -> bytes:

@@ -109,7 +109,7 @@ class GillReader:
         """
         laid = self.layout.read(prompts)
         opening = [] if is_shifted else [self.tokenizer.bos_id]
-        texts = [[self.tokenizer.words(text) for text in group] for group in continuations]
+        texts = [self.tokenizer.words_of(group) for group in continuations]
         if len(texts) != len(laid.ids) or not all(group and all(group) for group in texts):
             raise GenerationError("each prompt needs at least one continuation, and each of them at least one token")
         check_length(self.model, laid, len(opening) + max(len(ids) for group in texts for ids in group))

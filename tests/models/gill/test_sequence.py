@@ -130,6 +130,14 @@ def test_the_parts_that_train_fill_their_bins() -> None:
     assert live.ids.numel() == len(live.places) == 16 * 2  # bins of equally many rows: no pad
 
 
+def test_long_rows_that_are_nearly_alike_do_not_share_a_bin() -> None:
+    """Side by side, each would compute its attention to the other one too, only to mask it."""
+    rows = text_rows(batch_of(*[[2] + [5] * n for n in [163, 164] * 8]), WORDS, True, True)
+    frozen, _ = pack(rows, first_trainable_id=100)
+    assert frozen is not None
+    assert frozen.ids.shape == (16, 165)
+
+
 def test_one_long_row_does_not_make_every_bin_as_wide() -> None:
     rows = text_rows(batch_of([2] + [5] * 300, *[[2] + [5] * 20] * 40), WORDS, True, True)
     frozen, _ = pack(rows, first_trainable_id=100)

@@ -19,7 +19,7 @@ def with_pixels(batch: Batch) -> Batch:
 def test_the_tower_sees_each_picture_once() -> None:
     task = tiny_task(dtype="float32")
     seen: list[int] = []
-    task.model.vision.tower.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
+    task.model.vision.register_forward_hook(lambda module, args, output: seen.append(len(args[0])))
     batch = with_pixels(tiny_batch(task.model))
     task(batch)
     assert sum(seen) == len(batch)
