@@ -17,6 +17,8 @@ TRAIN_ARGS ?=
 DEMO_ARGS ?=
 # What `make reproduce` makes: main, mappers, tokens or losses.
 TABLE ?= main
+# Its commands at once, each with its share of the cores; empty: as evals/reproduce.py says.
+JOBS ?=
 # SMOKE=1: the same code in the fewest steps, to see whether it runs; its numbers mean nothing.
 SMOKE ?=
 ifeq ($(SMOKE),1)
@@ -65,7 +67,7 @@ flatland: setup ## write the miniature world to FLATLAND_OUT (data/flatland)
 	$(RUN) scripts/make_flatland.py --out $(FLATLAND_OUT) --size $(FLATLAND_SIZE) --seed $(FLATLAND_SEED)
 
 reproduce: setup ## the papers' tables in Flatland, TABLE=main|mappers|tokens|losses, into docs/RESULTS.md (resumable)
-	$(RUN) evals/reproduce.py --table $(TABLE)
+	$(RUN) evals/reproduce.py --table $(TABLE) $(if $(JOBS),--jobs $(JOBS))
 
 bench: setup ## measure the speed that is promised; the last line is JSON (minutes; SMOKE=1: toy shapes)
 	$(RUN) scripts/benchmark.py

@@ -4,7 +4,8 @@
     python evals/reproduce.py --table mappers     # also tokens, losses: `make reproduce TABLE=mappers`
     python evals/reproduce.py --smoke             # the same code in a few steps; its numbers mean nothing (SMOKE=1)
 
-Every command that is carried out is printed, and every one continues where it was stopped. Frozen parts are fixed; only
+Every command that is carried out is printed, and every one continues where it was stopped. Several run at once, each
+with its share of the cores, and print into OUT/logs (`--jobs`). Frozen parts are fixed; only
 what trains differs from seed to seed, by the preset `flatland`'s recipe for the main tables and by 400 steps of it for
 the others. The noise of a drawing is that of its question, the same for every system. RESULTS gets one section a table;
 what stands around the sections is left as it is. Pages with examples are OUT/TABLE.html.
@@ -15,25 +16,36 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import torch
+
 from evals.generate import main as generate
-from evals.harness.plans import CLIP, TABLES, Plan, find_plan
+from evals.harness.jobs import Command, Programs, Workers, default_jobs
+from evals.harness.plans import CLIP, TABLES, Plan, Variant, find_plan
 from evals.harness.results import decision_table, section, write_section
 from evals.report import main as report
 from evals.score import load_groups
-from gill.errors import TrainingError
 from main import main as train
 from scripts.command import carry_out
 from scripts.make_flatland import main as make_flatland
 from scripts.process_p2_annotations import main as agree_votes
 from scripts.train_decision_model import main as train_decision
+
+# By path, as the commands that are printed name them.
+PROGRAMS: Programs = {
+    "main.py": lambda words: train(words),
+    "scripts/make_flatland.py": lambda words: make_flatland(words),
+    "scripts/process_p2_annotations.py": lambda words: agree_votes(words),
+    "scripts/train_decision_model.py": lambda words: train_decision(words),
+    "evals/generate.py": lambda words: generate(words),
+    "evals/report.py": lambda words: report(words),
+}
 
 
 @dataclass(frozen=True)
@@ -59,11 +71,12 @@ SMOKE = Size(600, 2, 2, (*_ONE_STEP, "--val-steps-per-epoch", "1"), ("--steps", 
 
 @dataclass(frozen=True)
 class Bench:
-    """Where a table is made, and how large it is."""
+    """Where a table is made, how large it is, and how many commands are carried out at once."""
 
     out: Path
     plan: Plan
     size: Size
+    jobs: int = 1
 
     @property
     def world(self) -> Path:
@@ -74,57 +87,74 @@ class Bench:
         """The run of one training; tables share what is trained alike."""
         return self.out / "models" / f"{_slug(label)}-{seed}"
 
-    def answers(self) -> list[Path]:
-        """Ask everything of everyone; the folders of the answers."""
-        return [*self._trained_answers(), *self._baseline_answers()]
-
     def train(self) -> None:
         """Write the world and train every variant with every seed."""
-        make = ["--out", str(self.world), "--size", str(self.size.pictures), "--seed", "0"]
-        _do("scripts/make_flatland.py", make_flatland, make)
-        for variant in self.plan.variants:
-            for seed in range(self.size.num_seeds):
-                folder = self.model(variant.label, seed)
-                place = ["--log-base-dir", str(folder.parent), "--exp-name", folder.name, "--seed", str(seed)]
-                flags = ["--preset", "flatland", "--workers", "1", *place, *variant.flags, *self.size.flags]
-                _do("main.py", lambda words: train(words or []), flags)
+        make = ("--out", str(self.world), "--size", str(self.size.pictures), "--seed", "0")
+        self.carry_out([Command("scripts/make_flatland.py", make, "world")])
+        self.carry_out([self._training(variant, seed) for variant in self.plan.variants for seed in self._seeds])
+
+    def answers(self) -> list[Path]:
+        """Ask everything of everyone; the folders of the answers."""
+        asked = [*self._trained_answers(), *self._baseline_answers()]
+        self.carry_out(asked)
+        return [self.out / "answers" / command.name for command in asked]
 
     def decide(self) -> list[Path]:
         """Train a decision head beside each model; the reports."""
         votes = self.world / "data" / "PartiPromptsAllDecisions.tsv"
         agreed = self.out / "decisions.tsv"
-        _do("scripts/process_p2_annotations.py", agree_votes, [str(votes), str(agreed)])
-        reports = []
-        for seed in range(self.size.num_seeds):
-            model = self.model(self.plan.variants[0].label, seed) / "model"
-            work = self.out / "decision" / str(seed)
-            words = [str(agreed), str(model), "--work", str(work), "--seed", str(seed)]
-            _do("scripts/train_decision_model.py", train_decision, words)
-            reports.append(work / "report.json")
-        return reports
+        self.carry_out([Command("scripts/process_p2_annotations.py", (str(votes), str(agreed)), "decisions")])
+        works = [self.out / "decision" / str(seed) for seed in self._seeds]
+        self.carry_out([self._deciding(agreed, work, seed) for seed, work in enumerate(works)])
+        return [work / "report.json" for work in works]
 
-    def _trained_answers(self) -> Iterator[Path]:
+    def page(self, name: str, folders: list[Path]) -> Path:
+        """Examples of every answer."""
+        page = self.out / f"{name}.html"
+        words = (*map(str, folders), "--clip", CLIP, "--out", str(page))
+        self.carry_out([Command("evals/report.py", words, "report")])
+        return page
+
+    def carry_out(self, commands: list[Command]) -> None:
+        """All of them, in any order."""
+        Workers(self.jobs if len(commands) > 1 else 1, PROGRAMS, self.out / "logs").carry_out(commands)
+
+    @property
+    def _seeds(self) -> range:
+        return range(self.size.num_seeds)
+
+    def _training(self, variant: Variant, seed: int) -> Command:
+        folder = self.model(variant.label, seed)
+        place = ("--log-base-dir", str(folder.parent), "--exp-name", folder.name, "--seed", str(seed))
+        flags = ("--preset", "flatland", "--workers", "1", *place, *variant.flags, *self.size.flags)
+        return Command("main.py", flags, folder.name)
+
+    def _deciding(self, agreed: Path, work: Path, seed: int) -> Command:
+        model = self.model(self.plan.variants[0].label, seed) / "model"
+        words = (str(agreed), str(model), "--work", str(work), "--seed", str(seed))
+        return Command("scripts/train_decision_model.py", words, f"decision-{seed}")
+
+    def _trained_answers(self) -> Iterator[Command]:
         for variant in self.plan.variants:
-            for seed in range(self.size.num_seeds):
+            for seed in self._seeds:
                 tasks = {**self.plan.tasks, **(self.plan.first_seed_tasks if seed == 0 else {})}
                 model = str(self.model(variant.label, seed) / "model")
                 for task, contexts in tasks.items():
                     for context in contexts:
-                        yield self._ask(task, context, "gill", variant.label, model, seed)
+                        yield self._asking(task, context, "gill", variant.label, model, seed)
 
-    def _baseline_answers(self) -> Iterator[Path]:
+    def _baseline_answers(self) -> Iterator[Command]:
         for system, label, model, tasks in self.plan.baselines:
             for task in tasks:
                 for context in self.plan.tasks[task]:
-                    yield self._ask(task, context, system, label, model, 0)
+                    yield self._asking(task, context, system, label, model, 0)
 
-    def _ask(self, task: str, context: str, system: str, label: str, model: str, seed: int) -> Path:
+    def _asking(self, task: str, context: str, system: str, label: str, model: str, seed: int) -> Command:
         data = {"vist": "sis", "visdial": "VisualDialog"}.get(task.split("-")[0], ".")
-        folder = self.out / "answers" / f"{task}.{context}.{_slug(label)}-{seed}"
-        words = [task, str(folder), "--data", str(self.world / data), "--context", context, "--system", system]
-        words += ["--label", label, "--model", model, "--limit", str(self.size.limit), "--seed", "0"]
-        _do("evals/generate.py", generate, [*words, *self.size.words])
-        return folder
+        name = f"{task}.{context}.{_slug(label)}-{seed}"
+        place = (task, str(self.out / "answers" / name), "--data", str(self.world / data), "--context", context)
+        asked = ("--system", system, "--label", label, "--model", model, "--limit", str(self.size.limit), "--seed", "0")
+        return Command("evals/generate.py", (*place, *asked, *self.size.words), name)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -135,7 +165,7 @@ def main(words: list[str] | None = None) -> int:
 
 def _reproduce(options: argparse.Namespace) -> str:
     plan, size = find_plan(options.table), SMOKE if options.smoke else FULL
-    bench = Bench(options.out, plan, size)
+    bench = Bench(options.out, plan, size, options.jobs)
     bench.train()
     folders = bench.answers()
     groups = load_groups(folders, CLIP)
@@ -144,20 +174,8 @@ def _reproduce(options: argparse.Namespace) -> str:
     runs = {v.label: [bench.model(v.label, seed) for seed in range(size.num_seeds)] for v in plan.variants}
     lines = section(options.table, plan, groups, runs, results.parent / "img")
     write_section(results, options.table, [*lines, *decision_table(decisions)])
-    page = bench.out / f"{options.table}.html"
-    _do("evals/report.py", report, [*map(str, folders), "--clip", CLIP, "--out", str(page)])
+    page = bench.page(options.table, folders)
     return f"{results}: the section {options.table}; {page} shows examples"
-
-
-def _do(program: str, work: Callable[[list[str] | None], int], words: Sequence[str]) -> None:
-    """Carry out one command line.
-
-    Raises:
-        TrainingError: it failed; it has said why.
-    """
-    print(f"$ python {program} {shlex.join(words)}", flush=True)
-    if work(list(words)):
-        raise TrainingError(f"{program} failed; what it says stands above, and the same command goes on from there")
 
 
 def _slug(label: str) -> str:
@@ -171,7 +189,11 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--smoke", action="store_true", default=is_smoke, help="fewest steps (also SMOKE=1)")
     parser.add_argument("--out", type=Path, help="default: runs/reproduce, or runs/reproduce_smoke")
     parser.add_argument("--results", type=Path, help="default: docs/RESULTS.md; smoke: OUT/RESULTS.md")
+    jobs = default_jobs(torch.cuda.is_available())
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"commands at once (default here: {jobs})")
     options = parser.parse_args(words)
+    if options.jobs < 1:
+        parser.error("--jobs must be at least 1")
     options.out = options.out or Path("runs", "reproduce_smoke" if options.smoke else "reproduce")
     return options
 

@@ -111,7 +111,7 @@ def by_chance(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 def test_an_ablation_is_trained_asked_and_written(
     by_chance: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--smoke", "--table", "losses", "--out", str(tmp_path / "out")]
+    words = ["--smoke", "--table", "losses", "--out", str(tmp_path / "out"), "--jobs", "1"]
     assert reproduce.main(words) == 0
     assert [words[words.index("--seed") + 1] for words in by_chance] == ["0", "1", "0", "1"]
     text = (tmp_path / "out" / "RESULTS.md").read_text()
