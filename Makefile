@@ -28,8 +28,10 @@ SMOKE_REPORT := --count 2
 endif
 export SMOKE
 
-# Read at import time by huggingface_hub and gradio: nothing here asks the network for anything.
-export HF_HUB_OFFLINE := 1
+# Read at import time by huggingface_hub and gradio: nothing here asks the network for anything;
+# HF_HUB_OFFLINE=0 lets `make demo` fetch frozen parts that a model names.
+HF_HUB_OFFLINE ?= 1
+export HF_HUB_OFFLINE
 export GRADIO_ANALYTICS_ENABLED := False
 
 .DEFAULT_GOAL := help

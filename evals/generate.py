@@ -69,9 +69,8 @@ def generate(options: argparse.Namespace) -> str:
     if not reading.items:
         raise ConfigError(f"{options.data} holds nothing to ask: {dict(reading.left_out)}")
     is_paper = options.protocol == "paper"
-    settings = Settings(
-        options.system, options.model, options.steps, options.guidance_scale, is_paper and task.repeats_bos_in_paper
-    )
+    drawing = (options.diffusion_model, options.steps, options.guidance_scale)
+    settings = Settings(options.system, options.model, *drawing, is_paper and task.repeats_bos_in_paper)
     run = Run(options.out, _manifest(options, task, context, settings, reading), _shard(options.shard))
     write_text(options.out / READING, json.dumps({"left_out": reading.left_out, "notes": reading.notes}) + "\n")
     num_new = _answer(run, task, reading, settings, options)
@@ -133,6 +132,7 @@ def _manifest(
         "system": settings.system,
         "label": options.label or settings.system,
         "model": settings.model,
+        "diffusion": settings.diffusion,
         "weights": fingerprint_of(settings),
         "steps": settings.steps,
         "guidance_scale": settings.guidance_scale,
@@ -168,6 +168,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--system", choices=SYSTEMS, default="gill")
     parser.add_argument("--model", default="", help="folder of a GILL; folder or hub name of a diffusion model or CLIP")
     parser.add_argument(
+        "--diffusion-model",
+        default="",
+        help="folder or hub name of what a GILL draws with (default: as it was trained)",
+    )
+    parser.add_argument(
         "--protocol", choices=PROTOCOLS, default="corrected", help="paper: as published, faults included"
     )
     parser.add_argument("--label", help="what tables call the system (default: its kind)")
@@ -185,6 +190,8 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(words)
     if options.system == "gill" and not options.model:
         parser.error("--system gill wants --model, the folder of a trained or released one")
+    if options.diffusion_model and options.system != "gill":
+        parser.error("--diffusion-model is what a GILL draws with; name the system's own model by --model")
     if options.batch_size < 1 or (options.limit is not None and options.limit < 1):
         parser.error("--batch-size and --limit must be at least 1")
     return options

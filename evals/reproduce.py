@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from evals.generate import main as generate
-from evals.harness.jobs import Command, Programs, Workers, default_jobs
+from evals.harness.jobs import Command, Programs, carry_out_apart, carry_out_here, default_jobs
 from evals.harness.plans import CLIP, TABLES, Plan, Variant, find_plan
 from evals.harness.results import decision_table, section, write_section
 from evals.report import main as report
@@ -117,7 +117,10 @@ class Bench:
 
     def carry_out(self, commands: list[Command]) -> None:
         """All of them, in any order."""
-        Workers(self.jobs if len(commands) > 1 else 1, PROGRAMS, self.out / "logs").carry_out(commands)
+        if self.jobs == 1 or len(commands) == 1:
+            carry_out_here(commands, PROGRAMS)
+        else:
+            carry_out_apart(commands, self.jobs, self.out / "logs")
 
     @property
     def _seeds(self) -> range:

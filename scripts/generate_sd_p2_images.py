@@ -30,6 +30,7 @@ from gill.backbones import SCHEDULERS, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.errors import ConfigError, DataError
 from gill.files import write_json
 from gill.flatland.writer import write_picture
+from gill.models.gill import DEFAULT_DIFFUSION
 from scripts.command import carry_out
 from scripts.decision.votes import Row, read_rows
 
@@ -134,7 +135,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("prompts", type=Path, help="tab-separated table with a column Prompt")
     parser.add_argument("out", type=Path, help="folder of the pictures, new or from a stopped run")
-    parser.add_argument("--diffusion-model", default="runwayml/stable-diffusion-v1-5", help="folder or hub name")
+    parser.add_argument("--diffusion-model", default=DEFAULT_DIFFUSION, help="folder or hub name")
     parser.add_argument("--scheduler", choices=sorted(SCHEDULERS), help="default: the model's own")
     parser.add_argument("--steps", type=int, help="denoising steps (default: as the model says)")
     parser.add_argument("--guidance-scale", type=float, help="default: as the model says")

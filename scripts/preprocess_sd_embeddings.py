@@ -1,7 +1,7 @@
 """Store what a diffusion model's text encoder makes of every caption: the conditioning targets, as the original did.
 
     python scripts/preprocess_sd_embeddings.py dataset/cc3m_val.tsv data/cc3m/validation/clip_embs \\
-        --diffusion-model runwayml/stable-diffusion-v1-5
+        --diffusion-model stable-diffusion-v1-5/stable-diffusion-v1-5
 
 One `<image name>.npy` of shape (L, C) a row. With a diffusion model at hand, `main.py --diffusion-model` computes the
 same on the fly for about one language model token a caption; a store of CC3M takes some 390 GB. A stopped run is
@@ -33,6 +33,7 @@ from gill.backbones import (
 from gill.data import REPORT_NAME, BadSamples, CaptionTable, target_path
 from gill.distributed import World, world_from_environment
 from gill.files import write_array
+from gill.models.gill import DEFAULT_DIFFUSION
 from gill.training import find_table
 from scripts.command import carry_out
 
@@ -73,7 +74,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("captions", type=Path, help="caption file, header caption<TAB>image")
     parser.add_argument("out", type=Path, help="folder of the targets, <image-dir>/.../clip_embs")
-    parser.add_argument("--diffusion-model", default="runwayml/stable-diffusion-v1-5", help="as main.py's")
+    parser.add_argument("--diffusion-model", default=DEFAULT_DIFFUSION, help="as main.py's")
     parser.add_argument("--dtype", default="float16", choices=("float16", "float32"), help="of the stored numbers")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--max-bad-fraction", type=float, default=0.01)

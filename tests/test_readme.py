@@ -25,7 +25,7 @@ SHORT = {
 STAND_INS = {
     "facebook/opt-6.7b": "checkpoints/flatland/language",
     "openai/clip-vit-large-patch14": "checkpoints/flatland/clip",
-    "runwayml/stable-diffusion-v1-5": "checkpoints/flatland/diffusion",
+    "stable-diffusion-v1-5/stable-diffusion-v1-5": "checkpoints/flatland/diffusion",
     "checkpoints/gill_opt": "checkpoints/gill_flatland",
     "sis": "data/flatland/sis",
     "data/cc3m": "data/flatland/data/cc3m",

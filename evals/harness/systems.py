@@ -20,10 +20,8 @@ from gill import load_gill
 from gill.backbones import DEFAULT_CLIP, Clip, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
 from gill.errors import ConfigError
-from gill.models.gill import read_trained
+from gill.models.gill import DEFAULT_DIFFUSION, read_trained
 from gill.types import GenerationOptions, ImageOutput, Segment
-
-DEFAULT_DIFFUSION = "runwayml/stable-diffusion-v1-5"
 
 
 @dataclass(frozen=True)
@@ -32,12 +30,14 @@ class Settings:
 
     Attributes:
         model: folder of a GILL, or name of a diffusion model or CLIP; the empty name takes the papers' own.
+        diffusion: folder or name of the pipeline that a GILL draws with; "" takes the one it was trained for.
         steps, guidance_scale: of the diffusion model; None takes its own.
         repeats_bos: every text of a prompt begins with its own beginning of sequence, as FROMAGe's evaluation has it.
     """
 
     system: str
     model: str
+    diffusion: str = ""
     steps: int | None = None
     guidance_scale: float | None = None
     repeats_bos: bool = False
@@ -75,7 +75,8 @@ class GillSystem(System):
     name = "gill"
 
     def __init__(self, settings: Settings) -> None:
-        self.generator = load_gill(settings.model, load_ret_embs=False).generator
+        changes = {"diffusion": settings.diffusion} if settings.diffusion else None
+        self.generator = load_gill(settings.model, load_ret_embs=False, changes=changes).generator
         self.settings = settings
 
     def draw(self, items: Sequence[Item], seeds: Sequence[int]) -> list[Image.Image | None]:
@@ -85,7 +86,9 @@ class GillSystem(System):
             ConfigError: the model does not draw.
         """
         if self.generator.images.drawer is None:
-            raise ConfigError(f"{self.settings.model} has no diffusion model; only retrieval tasks suit it")
+            raise ConfigError(
+                f"{self.settings.model} does not draw; give a GILL, with --diffusion-model if it names none"
+            )
         options = GenerationOptions(
             num_words=1,
             force_image=True,

@@ -35,7 +35,7 @@ _STORED_LENGTH, _STORED_WIDTH = 77, 768
 _MODEL_FLAGS: dict[tuple[str, ...], tuple[str, type, str]] = {
     ("--opt-version",): ("language", str, "frozen language model: hub name or local folder"),
     ("--visual-model",): ("vision", str, "frozen CLIP: hub name, local folder or open_clip:ARCH/PRETRAINED"),
-    ("--diffusion-model",): ("diffusion", str, "pipeline whose text encoder makes the targets; else stored ones"),
+    ("--diffusion-model",): ("diffusion", str, "pipeline that draws and makes the targets; else they are stored"),
     ("--num-tokens",): ("num_img_tokens", int, "[IMG] tokens"),
     ("--n-visual-tokens",): ("num_visual_tokens", int, "visual tokens a picture"),
     ("--ret-emb-dim", "--shared-emb-dim"): ("retrieval_width", int, "width of the retrieval space"),
@@ -262,12 +262,12 @@ def _refuse_dead_flags(given: argparse.Namespace) -> None:
 
 
 def _with_stored_targets(model: Any) -> Any:
-    """No diffusion model was named: targets are stored, and their sizes come from flags or the original's."""
+    """No diffusion model was named: targets are stored, in sizes of flags or the original's, and the preset's draws."""
     sizes = {
         "conditioning_length": model.conditioning_length or _STORED_LENGTH,
         "conditioning_width": model.conditioning_width or _STORED_WIDTH,
     }
-    return override(model, {"diffusion": "", **sizes}) if model.has_mapper else model
+    return override(model, {"stores_targets": True, **sizes}) if model.has_mapper else model
 
 
 def _launch(given: argparse.Namespace) -> Launch:

@@ -75,6 +75,13 @@ def cpu_seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
+def clock_seconds(run: Callable[[], object]) -> float:
+    """Seconds of one call by the clock, with as many threads as torch has."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def saved_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
     """Bytes that stay allocated for the backward pass of `forward()`: each storage once, parameters left out."""
     known = {tensor.untyped_storage().data_ptr() for tensor in [*module.parameters(), *module.buffers()]}

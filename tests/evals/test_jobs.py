@@ -2,40 +2,93 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from evals.harness.jobs import Command, Workers
+from evals.harness import jobs
+from evals.harness.jobs import Command, carry_out_apart, carry_out_here
 from gill.errors import TrainingError
 
-PROGRAM = "scripts/process_p2_annotations.py"
+
+def program(folder: Path, text: str) -> str:
+    """A program by its whole path."""
+    path = folder / "program.py"
+    path.write_text(text)
+    return str(path)
 
 
-def test_one_at_a_time_is_this_process(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def commands(path: str, *words: str) -> list[Command]:
+    return [Command(path, (word,), word) for word in words]
+
+
+def test_one_at_a_time_is_this_process(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[list[str]] = []
 
-    def program(words: list[str]) -> int:
+    def some(words: list[str]) -> int:
         seen.append(words)
         return 3 if words == ["b c"] else 0
 
-    workers = Workers(1, {"some.py": program}, tmp_path / "logs")
-    commands = [Command("some.py", (word,), word) for word in ("a", "b c", "d")]
     with pytest.raises(TrainingError, match="the same command goes on"):
-        workers.carry_out(commands)
+        carry_out_here(commands("some.py", "a", "b c", "d"), {"some.py": some})
     assert seen == [["a"], ["b c"]], "what comes behind a failure is left"
     assert capsys.readouterr().out == "$ python some.py a\n$ python some.py 'b c'\n"
 
 
 def test_several_at_once_are_processes_that_write_logs(tmp_path: Path) -> None:
-    commands = [Command(PROGRAM, ("--help",), name) for name in ("one", "two", "three")]
-    Workers(2, {}, tmp_path / "logs").carry_out(commands)
-    for name in ("one", "two", "three"):
-        assert "usage: process_p2_annotations.py" in (tmp_path / "logs" / f"{name}.log").read_text()
+    path = program(tmp_path, "import os, sys\nprint(sys.argv[1], os.getpid())\n")
+    for _ in range(2):
+        carry_out_apart(commands(path, "one", "two", "three"), 2, tmp_path / "logs")
+    logs = {name: (tmp_path / "logs" / f"{name}.log").read_text().splitlines() for name in ("one", "two", "three")}
+    for name, lines in logs.items():
+        assert lines[0] == lines[2] == f"$ python {path} {name}", "an earlier log is kept"
+        assert lines[1].startswith(f"{name} ")
+    assert len({line for lines in logs.values() for line in lines[1::2]} | {str(os.getpid())}) == 7
 
 
-def test_a_command_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
-    missing = tmp_path / "nowhere.tsv"
-    commands = [Command(PROGRAM, (str(missing), str(tmp_path / "out.tsv")), name) for name in ("one", "two")]
-    with pytest.raises(TrainingError, match=r"(?s)failed \(.*\.log\):.*nowhere\.tsv.*the same command goes on"):
-        Workers(2, {}, tmp_path / "logs").carry_out(commands)
+def test_each_command_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = program(tmp_path, "import os\nprint(os.environ['OMP_NUM_THREADS'])\n")
+    monkeypatch.setattr(jobs, "_num_cores", lambda: 8)
+    for asked, wanted in (("", "4"), ("16", "4"), ("1", "1")):
+        monkeypatch.setenv("OMP_NUM_THREADS", asked)
+        carry_out_apart(commands(path, "a", "b"), 2, tmp_path / "logs")
+        assert (tmp_path / "logs" / "b.log").read_text().splitlines()[-1] == wanted
+
+
+def test_nothing_begins_after_a_failure_and_its_last_words_are_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = program(tmp_path, "import sys\nprint('because of', sys.argv[1])\nsys.exit(sys.argv[1] == 'b')\n")
+    with pytest.raises(TrainingError, match=r"1 of 9 commands failed.*the same command goes on"):
+        carry_out_apart(commands(path, *"abcdefghi"), 1, tmp_path / "logs")
+    assert "failed with status 1" in (told := capfd.readouterr().err) and "because of b" in told
+    assert sorted(log.stem for log in (tmp_path / "logs").iterdir()) == ["a", "b"]
+
+
+def test_a_command_that_is_killed_is_told_apart(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = program(tmp_path, "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    with pytest.raises(TrainingError):
+        carry_out_apart(commands(path, "a"), 2, tmp_path / "logs")
+    assert "was ended by SIGKILL; where memory ran out, fewer --jobs" in capfd.readouterr().err
+
+
+def test_a_signal_to_end_reaches_the_processes(tmp_path: Path) -> None:
+    """They must not live on and be doubled by the command that goes on."""
+    path = program(tmp_path, "import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+
+    def end_once_begun() -> None:
+        log = tmp_path / "logs" / "a.log"
+        while not (log.is_file() and "begun" in log.read_text()):
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=end_once_begun).start()
+    before, start = signal.getsignal(signal.SIGTERM), time.monotonic()
+    with pytest.raises(TrainingError, match="failed"):
+        carry_out_apart(commands(path, "a", "b", "c"), 2, tmp_path / "logs")
+    assert time.monotonic() - start < 50, "the processes did not sleep on"
+    assert not (tmp_path / "logs" / "c.log").exists() and signal.getsignal(signal.SIGTERM) is before

@@ -6,6 +6,7 @@ import shlex
 import pytest
 
 from gill.errors import ConfigError, UnknownNameError
+from gill.models.gill import DEFAULT_DIFFUSION
 from gill.training import parse_command
 
 GILL_README = """--dist-url "tcp://127.0.0.1:8123" --dist-backend 'nccl' --multiprocessing-distributed
@@ -31,9 +32,9 @@ def test_gills_readme_command_is_the_papers_recipe() -> None:
     command = parse_command(shlex.split(GILL_README))
     assert (command.preset, command.folder) == ("gill-opt-6.7b", "runs//gill_exp")
     assert (command.model.frozen_dtype, command.run.print_freq, command.data.train) == ("bfloat16", 100, "cc3m")
-    # No diffusion model: its targets are stored, in Stable Diffusion 1.5's shape.
+    # No diffusion model: its targets are stored, in Stable Diffusion 1.5's shape, which still draws.
     model = command.model
-    assert (model.diffusion, model.conditioning_length, model.conditioning_width) == ("", 77, 768)
+    assert model.diffusion == DEFAULT_DIFFUSION and model.stored_target_shape == (77, 768)
     recipe = command.recipe
     assert (recipe.learning_rate, recipe.weight_decay, recipe.warmup_steps, recipe.batch_size) == (
         1e-3,
@@ -140,7 +141,7 @@ def test_own_pictures_need_no_stored_targets_where_the_diffusion_model_is_at_han
         parse_command(["--preset", name, "--dataset", "mine.tsv"]) for name in ("flatland", "gill-opt-6.7b")
     )
     assert flatland.model.diffusion == "checkpoints/flatland/diffusion" and flatland.model.stored_target_shape is None
-    assert paper.model.diffusion == "" and paper.model.stored_target_shape == (77, 768)
+    assert paper.model.diffusion == DEFAULT_DIFFUSION and paper.model.stored_target_shape == (77, 768)
     assert parse_command(["--dataset", "mine.tsv", "--diffusion-model", "sd"]).model.diffusion == "sd"
 
 

@@ -12,7 +12,7 @@ from gill.models.gill.checkpoint import (
     save_model,
 )
 from gill.models.gill.compat import Gill, load_gill
-from gill.models.gill.config import PRESETS, GillConfig, Preset, find_preset
+from gill.models.gill.config import DEFAULT_DIFFUSION, PRESETS, GillConfig, Preset, find_preset
 from gill.models.gill.conversation import Turn, chat_prompt, dialogue_prompt, few_shot_prompt
 from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
@@ -33,6 +33,7 @@ from gill.models.gill.whitening import WHITENING_NAME
 FAMILY = GillFamily()
 
 __all__ = [
+    "DEFAULT_DIFFUSION",
     "FAMILY",
     "PRESETS",
     "WHITENING_NAME",

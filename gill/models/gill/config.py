@@ -14,6 +14,8 @@ from gill.objectives import CONDITIONING_DISTANCES
 
 DTYPES = ("float32", "bfloat16", "float64")
 IMG_LOGIT_RULES = ("absolute", "product")
+# Stable Diffusion 1.5, which the paper draws with; the originals' name for it, runwayml/..., is gone from the hub.
+DEFAULT_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,8 @@ class GillConfig:
 
     Attributes:
         language, vision: hub names, local folders, or "tiny" ("tiny:llama" picks a family of `backbones.tiny`).
-        diffusion: the pipeline whose text encoder makes the conditioning targets; "" = stored targets only.
+        diffusion: the pipeline that draws, and whose text encoder makes the conditioning targets; "" does neither.
+        stores_targets: the targets come with the data instead, and the pipeline only draws.
         num_img_tokens: R. num_visual_tokens: V a picture. retrieval_width: E.
         img_token_name: "[IMG{}]", numbered from 0, or one name for R = 1.
         img_words: words whose embeddings the rows of [IMG1] ... start from, in this order; the other rows start from
@@ -54,7 +57,8 @@ class GillConfig:
 
     language: str = "facebook/opt-6.7b"
     vision: str = "openai/clip-vit-large-patch14"
-    diffusion: str = "runwayml/stable-diffusion-v1-5"
+    diffusion: str = DEFAULT_DIFFUSION
+    stores_targets: bool = False
     num_img_tokens: int = 8
     num_visual_tokens: int = 4
     retrieval_width: int = 256
@@ -122,10 +126,15 @@ class GillConfig:
         return self.conditioning_weight > 0
 
     @property
+    def makes_targets(self) -> bool:
+        """Whether the diffusion model's text encoder makes the conditioning targets."""
+        return self.has_mapper and bool(self.diffusion) and not self.stores_targets
+
+    @property
     def stored_target_shape(self) -> tuple[int, int] | None:
         """(L, C) of conditioning targets that the data must hold; None when computed, not needed or of unknown size."""
         shape = (self.conditioning_length, self.conditioning_width)
-        if self.diffusion or not self.has_mapper or shape[0] is None or shape[1] is None:
+        if self.makes_targets or not self.has_mapper or shape[0] is None or shape[1] is None:
             return None
         return shape[0], shape[1]
 

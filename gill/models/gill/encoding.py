@@ -194,7 +194,7 @@ def load_encoder(config: GillConfig, num_rows: int, max_tokens: int) -> GillEnco
         max_tokens: as `GillEncoder`.
     """
     conditioning = None
-    if config.has_mapper and config.diffusion:
+    if config.makes_targets:
         tiny = is_tiny(config.diffusion)
         conditioning = tiny_conditioning_tokenizer() if tiny else load_conditioning_tokenizer(config.diffusion)
     return GillEncoder(load_tokenizer(config, num_rows), load_transform(config), conditioning, max_tokens)

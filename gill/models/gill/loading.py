@@ -176,8 +176,8 @@ def conditioning_shape(config: GillConfig, encoder: ConditioningEncoder | None) 
     if encoder is None:
         if None in asked:
             raise ConfigError(
-                "without a diffusion model, conditioning_length and conditioning_width must be set, "
-                "and targets be stored"
+                "without a diffusion model that makes the targets, conditioning_length and conditioning_width must be "
+                "set, and targets be stored"
             )
         return asked  # type: ignore[return-value]
     found = (encoder.length, encoder.width)
@@ -200,7 +200,7 @@ def set_trainable_dtype(model: GillModel, dtype: torch.dtype) -> GillModel:
 def _load_conditioning(
     config: GillConfig, device: torch.device | str, dtype: torch.dtype
 ) -> ConditioningEncoder | None:
-    if not config.has_mapper or not config.diffusion:
+    if not config.makes_targets:
         return None
     if is_tiny(config.diffusion):
         return tiny_conditioning_encoder(dtype=dtype).to(device)

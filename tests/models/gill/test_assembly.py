@@ -15,6 +15,7 @@ from gill.backbones import Clip
 from gill.errors import CheckpointError, ConfigError, MissingCheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill import (
+    build,
     export_released,
     find_preset,
     load_generator,
@@ -61,6 +62,18 @@ def test_the_diffusion_model_is_not_loaded_before_something_is_drawn(
     for _ in range(2):
         generator.generate(CAT, FORCED, 0)
     assert loads == ["x"]
+
+
+def test_a_model_of_stored_targets_draws_though_nothing_made_its_targets(tmp_path: Path) -> None:
+    """As the originals train: no diffusion model is in memory, and Stable Diffusion draws afterwards."""
+    debug = find_preset("debug").model
+    config = replace(debug, stores_targets=True, conditioning_length=12, conditioning_width=16)
+    assert config.stored_target_shape == (12, 16)
+    task, encoder = build(config, max_tokens=64)
+    assert task.model.conditioning is None and encoder.conditioning is None
+    save_model(tmp_path, task.model)
+    (image,) = load_generator(tmp_path).generate(CAT, FORCED, 0)
+    assert image.generated[0].source == "seed 0"
 
 
 def test_a_released_folder_is_loaded_with_its_decision_and_embeddings(tmp_path: Path) -> None:
