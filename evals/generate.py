@@ -76,6 +76,10 @@ def generate(options: argparse.Namespace) -> str:
     num_new = _answer(run, task, reading, settings, options)
     is_whole = run.merge([item.id for item in reading.items])
     state = "all answered" if is_whole else "other shards are not finished yet"
+    left_out = run.left_out()
+    if left_out:
+        reasons = ", ".join(f"{count} x {reason}" for reason, count in left_out.most_common())
+        state += f", but {left_out.total()} left out ({reasons}); once the data are complete, ask into another folder"
     return f"{options.out}: {num_new} of {len(reading.items)} items answered now, {state}"
 
 

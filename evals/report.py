@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
-from evals.harness.summary import Group, differences_of
+from evals.harness.summary import Group, differences_of, require_label
 from evals.harness.tables import accounts, differences, examples, plot, table, tasks_of
 from evals.harness.tasks import TASKS
 from evals.score import add_networks, load_groups
@@ -65,6 +65,7 @@ def _section(groups: Sequence[Group], task: str, options: argparse.Namespace) ->
     yield f"<h2>{task}</h2><p>{html.escape(TASKS[task].about)}</p>"
     yield as_html(table(groups, task))
     if options.against:
+        require_label(groups, options.against)
         yield as_html(differences(groups, task, options.against))
     yield _plot(groups, task)
     notes = accounts(groups, task)

@@ -43,10 +43,9 @@ from evals.harness.features import Features, load_features
 from evals.harness.measures import Compare, Scorer, Scores
 from evals.harness.perceptual import distances, load_maps
 from evals.harness.runs import Finished, read_run
-from evals.harness.summary import Group, differences_of, group_runs, score_run, told
-from evals.harness.systems import pick_device
+from evals.harness.summary import Group, differences_of, group_runs, require_label, score_run, told
+from evals.harness.systems import fingerprint_of_folder, pick_device
 from gill.backbones import DEFAULT_CLIP, Clip
-from gill.errors import ConfigError
 from gill.files import write_json
 from gill.flatland.writer import MANIFEST as FLATLAND
 from gill.metrics import Estimate
@@ -61,9 +60,8 @@ def main(words: list[str] | None = None) -> int:
 
 def _score(options: argparse.Namespace) -> str:
     groups = load_groups(options.runs, options.clip, options.lpips, options.fid)
-    against = {group.label for group in groups if group.label == options.against}
-    if options.against and not against:
-        raise ConfigError(f"no run is called {options.against!r}; there are {', '.join(g.label for g in groups)}")
+    if options.against:
+        require_label(groups, options.against)
     if options.out is not None:
         summary = [as_json(group, _opponent(group, groups, options.against)) for group in groups]
         write_json(options.out, summary)
@@ -96,7 +94,9 @@ def load_groups(folders: Sequence[Path], clip_name: str, lpips_name: str = "", f
 
     def score(run: Finished) -> Scores:
         has_judge = is_flatland(run)
-        settings = {"clip": clip_name, "lpips": lpips_name, "fid": fid_name, "has_judge": has_judge}
+        names = {"clip": clip_name, "lpips": lpips_name, "fid": fid_name}
+        networks = {kind: [name, fingerprint_of_folder(name)] for kind, name in names.items()}
+        settings = {**networks, "has_judge": has_judge}
         scorer = Scorer(clip, has_judge, lpips if lpips_name else None, features if fid_name else None)
         return score_run(run, scorer, settings)
 
@@ -120,7 +120,8 @@ def as_json(group: Group, opponent: Group | None) -> dict[str, Any]:
     told["measures"] = {name: _numbers(group.estimate(name)) for name in group.measures}
     if opponent is not None:
         told["against"] = opponent.label
-        told["differences"] = {name: _numbers(group.difference(opponent, name)) for name in group.measures}
+        shared = [name for name in group.measures if name in opponent.measures]
+        told["differences"] = {name: _numbers(group.difference(opponent, name)) for name in shared}
     return told
 
 

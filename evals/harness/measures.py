@@ -104,7 +104,11 @@ class Scorer:
                 sides = [each.drawn for each in seen], [each.true for each in seen]
                 features.append(torch.cat([self.features()(side) for side in sides], dim=1))
         if not ids:
-            raise DataError(f"{run.folder}: no drawn picture can be read; generate again")
+            raise DataError(
+                f"{run.folder}: of no answer both the drawn picture and the true one can be read; true ones are looked "
+                f"for in {Path(run.manifest['data']).absolute()}: score where the run was generated, or remove its "
+                "folder and generate again"
+            )
         return Scores(tuple(ids), dict(values), 0, left_out, {"features": torch.cat(features)} if features else {})
 
     def _compare(self, seen: Sequence[_Seen]) -> Values:
@@ -193,11 +197,17 @@ def _retrieved(run: Finished) -> Scores:
     is_hit_QG = asked_Q[:, None] == torch.arange(len(gallery))
     scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, [line["target"] for line in gallery])
     values = _recalls(ranks_of_hits(scores_QG, is_hit_QG), "")
-    if is_hit_QG.any(0).all():
+    # the published "text-to-image" recall of VisDial ranks the texts of each picture
+    is_turned = find_task(run.manifest["task"]).turns_in_paper and run.manifest["protocol"] == "paper"
+    is_whole = bool(is_hit_QG.any(0).all())
+    if is_turned and not is_whole:
+        raise DataError(
+            f"{run.folder}: as published, every picture ranks the texts, and some pictures here have none; generate "
+            "without --limit, or by --protocol corrected"
+        )
+    if is_whole:
         backward = _recalls(ranks_of_hits(scores_QG.T, is_hit_QG.T), "")
         of_first = {name: _at_first(asked_Q.tolist(), each) for name, each in backward.items()}
-        # the published "text-to-image" recall of VisDial ranks the texts of each picture
-        is_turned = find_task(run.manifest["task"]).turns_in_paper and run.manifest["protocol"] == "paper"
         values = of_first if is_turned else values | _named(of_first, "i2t_")
     return Scores(tuple(line["id"] for line in lines), values, len(gallery), run.left_out())
 
@@ -226,7 +236,7 @@ def _ranked(run: Finished) -> Scores:
     ranks_B = ranks_of_hits(scores_BN, is_hit_BN)
     values = _recalls(ranks_B, "", ANSWER_RANKS) | {"mrr": (1 / (ranks_B.double() + 1)).tolist()}
     if find_task(run.manifest["task"]).ranks_both_ways:
-        values |= _recalls(_ranks_of_questions(lines, scores_BN), "t2i_", ANSWER_RANKS)
+        values |= _backward_recalls(run, lines, scores_BN)
     rated = [place for place, line in enumerate(lines) if any(line.get("relevance", ()))]
     if rated:
         relevance_BN = torch.tensor([lines[place]["relevance"] for place in rated], dtype=torch.float64)
@@ -234,6 +244,19 @@ def _ranked(run: Finished) -> Scores:
         gains[rated] = ndcg(scores_BN[rated], relevance_BN)
         values["ndcg"] = gains.tolist()
     return Scores(tuple(line["id"] for line in lines), values, scores_BN.shape[1], run.left_out())
+
+
+def _backward_recalls(run: Finished, lines: Sequence[Line], scores_BN: Tensor) -> Values:
+    """Recalls of questions that their right candidates rank; nan where --limit left a candidate without a question."""
+    num_asked = Counter(tuple(line["candidates"]) for line in run.lines)
+    is_whole = [num_asked[tuple(line["candidates"])] >= len(line["candidates"]) for line in lines]
+    found = _recalls(_ranks_of_questions(lines, scores_BN), "t2i_", ANSWER_RANKS)
+    if not any(is_whole):
+        return {}
+    return {
+        name: [value if is_here else math.nan for value, is_here in zip(values, is_whole, strict=True)]
+        for name, values in found.items()
+    }
 
 
 def _ranks_of_questions(lines: Sequence[Line], scores_BN: Tensor) -> Tensor:

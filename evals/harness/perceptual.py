@@ -81,7 +81,7 @@ def load_maps(name: str, device: str) -> AlexNetMaps | ClipMaps:
         weights = torchvision.models.AlexNet_Weights.IMAGENET1K_V1
         return AlexNetMaps(torchvision.models.alexnet(weights=weights).features, device)
     except OSError as error:
-        raise CheckpointError(f"AlexNet cannot be downloaded ({error}); give --network the folder of a CLIP") from error
+        raise CheckpointError(f"AlexNet cannot be downloaded ({error}); give --lpips the folder of a CLIP") from error
 
 
 def distances(maps: AlexNetMaps | ClipMaps, left: Sequence[Image.Image], right: Sequence[Image.Image]) -> Tensor:

@@ -92,6 +92,11 @@ class Run:
         write_text(self.folder / OUTPUTS, text)
         return True
 
+    def left_out(self) -> Counter[str]:
+        """By reason, the items of finished batches that could not be asked."""
+        lines = {line["id"]: line for line in _shard_lines(self.folder)}
+        return Counter(line[LEFT_OUT] for line in lines.values() if LEFT_OUT in line)
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -136,6 +141,8 @@ def read_run(folder: Path) -> Finished:
 
 def _claim(path: Path, manifest: Mapping[str, Any]) -> None:
     if not path.is_file():
+        if any((path.parent / name).is_dir() for name in (SHARDS, "pictures", "vectors")):
+            raise ConfigError(f"{path.parent} holds answers whose {MANIFEST} is gone; choose another folder")
         write_json(path, manifest)
         return
     try:

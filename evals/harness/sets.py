@@ -5,6 +5,7 @@ Shape legend: N = answers, K = what an answer brings.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,7 +62,8 @@ def estimate_set(measure: str, ours: Sequence[Tensor], theirs: Sequence[Tensor] 
     """Mean over seeds of a set's score, or by how much it exceeds another system's on the same items.
 
     Args:
-        ours, theirs: rows [N, K] of each seed, of the same items in the same order; theirs of as many seeds, or of one.
+        ours, theirs: rows [N, K] of each seed, of the same items in the same order; of theirs the mean counts, unless
+            there are as many seeds of both.
 
     Raises:
         DataError: no items.
@@ -69,11 +71,13 @@ def estimate_set(measure: str, ours: Sequence[Tensor], theirs: Sequence[Tensor] 
     if not ours or not len(ours[0]):
         raise DataError(f"no item has {measure} under every seed")
     score = SET_MEASURES[measure].score
-    others = list(theirs) * (len(ours) if len(theirs) == 1 else 1)
 
     def of_seed(seed: int) -> Callable[[Tensor], float]:
+        others = theirs[seed : seed + 1] if len(theirs) == len(ours) else theirs
+
         def difference(places: Tensor) -> float:
-            return score(ours[seed][places]) - (score(others[seed][places]) if others else 0.0)
+            beaten = statistics.fmean(score(rows[places]) for rows in others) if others else 0.0
+            return score(ours[seed][places]) - beaten
 
         return difference
 

@@ -5,6 +5,7 @@ Runs of one task, context, protocol and label are one system under several seeds
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
@@ -21,7 +22,7 @@ from evals.harness.measures import Scorer, Scores
 from evals.harness.runs import OUTPUTS, Finished
 from evals.harness.sets import SET_MEASURES, estimate_set
 from evals.harness.tasks import find_task
-from gill.errors import DataError
+from gill.errors import ConfigError, DataError
 from gill.files import write_array, write_text
 from gill.metrics import Estimate, estimate_mean, paired_difference
 
@@ -52,8 +53,11 @@ class Group:
 
     @property
     def left_out(self) -> Counter[str]:
-        """By reason, over all seeds."""
-        return sum((each.left_out for each in self.scores), Counter[str]())
+        """By reason, of the seed where it was most."""
+        most = Counter[str]()
+        for each in self.scores:
+            most |= each.left_out
+        return most
 
     def values(self, measure: str, ids: Sequence[str] | None = None) -> Tensor:
         """float64[seeds, items] of the items that every seed has a score for."""
@@ -112,6 +116,17 @@ class Group:
         ]
 
 
+def require_label(groups: Sequence[Group], label: str) -> None:
+    """Refuse a name that no system has.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    labels = dict.fromkeys(group.label for group in groups)
+    if label not in labels:
+        raise ConfigError(f"no run is called {label!r}; there are {', '.join(labels)}")
+
+
 def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group]:
     """Groups in the order of their first runs.
 
@@ -134,7 +149,7 @@ def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group
 def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores:
     """Scores of a run; kept in its folder and read back while neither the answers nor the settings change."""
     path = run.folder / SCORES
-    made_of = {**settings, "outputs": (run.folder / OUTPUTS).stat().st_mtime_ns}
+    made_of = {**settings, "outputs": hashlib.sha256((run.folder / OUTPUTS).read_bytes()).hexdigest()}
     if path.is_file() and (found := _read_scores(path, made_of)):
         return found
     scores = scorer.score(run)

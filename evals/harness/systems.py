@@ -20,8 +20,11 @@ from gill import load_gill
 from gill.backbones import DEFAULT_CLIP, Clip, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
 from gill.errors import ConfigError
-from gill.models.gill import DEFAULT_DIFFUSION, read_trained
+from gill.models.gill import DEFAULT_DIFFUSION, located, read_trained
 from gill.types import GenerationOptions, ImageOutput, Segment
+
+_WEIGHTS = {".safetensors", ".bin", ".pt", ".pth"}
+_FINGERPRINTED = 2**20  # bytes at either end
 
 
 @dataclass(frozen=True)
@@ -209,13 +212,30 @@ def load_system(settings: Settings, pictures: Callable[[int], Image.Image]) -> S
     return kinds[settings.system](settings)
 
 
-def fingerprint_of(settings: Settings) -> str:
-    """Of a GILL's trained weights, so that a retrained model does not continue another one's answers."""
+def fingerprint_of(settings: Settings) -> list[str]:
+    """Of all weights that lie in folders, so that other ones do not continue a system's answers."""
     if settings.system != "gill":
-        return ""
-    source = read_trained(Path(settings.model)).source
+        return [fingerprint_of_folder(settings.model)]
+    trained = read_trained(Path(settings.model))
+    source = trained.source
     path = source if source.is_file() else source / "weights.safetensors"  # a decision head beside it changes nothing
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    config = located(trained.config, source)
+    frozen = (config.language, config.vision, settings.diffusion or config.diffusion)
+    return [hashlib.sha256(path.read_bytes()).hexdigest(), *map(fingerprint_of_folder, frozen)]
+
+
+def fingerprint_of_folder(name: str) -> str:
+    """Of the weights in a local folder: their names, sizes and ends, since some have gigabytes; "" of a hub name."""
+    digest, folder = hashlib.sha256(), Path(name)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix in _WEIGHTS) if name else []
+    for path in paths:
+        size = path.stat().st_size
+        digest.update(f"{path.relative_to(folder)} {size}".encode())
+        with path.open("rb") as file:
+            for start in (0, max(size - _FINGERPRINTED, 0)):
+                file.seek(start)
+                digest.update(file.read(_FINGERPRINTED))
+    return digest.hexdigest() if paths else ""
 
 
 def pick_device() -> str:

@@ -65,7 +65,7 @@ def growth(groups: Sequence[Group], label: str, measures: Sequence[str]) -> list
 
     Args:
         groups: of one task. label: of the system.
-        measures: better when greater; one step after the other is told apart when its interval begins above the last.
+        measures: better when greater; one step after the other is told apart when their intervals do not meet.
     """
     contexts = TASKS[groups[0].task].contexts
     mine = sorted((group for group in groups if group.label == label), key=lambda group: contexts.index(group.context))
@@ -73,7 +73,7 @@ def growth(groups: Sequence[Group], label: str, measures: Sequence[str]) -> list
     for name in measures:
         found = [(group.context, group.estimate(name)) for group in mine]
         mixed = [
-            f"{context} is not told apart from {before}"
+            f"{context} is {'worse than' if higher.high < lower.low else 'not told apart from'} {before}"
             for (before, lower), (context, higher) in itertools.pairwise(found)
             if higher.low <= lower.high
         ]
@@ -86,8 +86,11 @@ def _row(group: Group, shown: Sequence[str]) -> str:
     gallery = group.scores[0].gallery_size or ""
     cells = [told(group.estimate(name)) if name in group.measures else "" for name in shown]
     n = max(len(group.ids(name)) for name in group.measures)
-    protocol = " (paper protocol)" if group.protocol == "paper" else ""
-    return f"| {group.context} | {group.label}{protocol} | {n} | {len(group.runs)} | {gallery} | {' | '.join(cells)} |"
+    return f"| {group.context} | {_name(group)} | {n} | {len(group.runs)} | {gallery} | {' | '.join(cells)} |"
+
+
+def _name(group: Group) -> str:
+    return f"{group.label} (paper protocol)" if group.protocol == "paper" else group.label
 
 
 def _published(task: str, context: str, shown: Sequence[str]) -> Iterator[str]:
@@ -109,14 +112,15 @@ def differences(groups: Sequence[Group], task: str, against: str) -> list[str]:
         for other in mine:
             key = (group.context, group.protocol)
             if other.label == against != group.label and key == (other.context, other.protocol):
-                lines.append(f"| {group.context} | {group.label} | {told(group.difference(other, name))} |")
+                cell = told(group.difference(other, name)) if name in group.measures and name in other.measures else ""
+                lines.append(f"| {group.context} | {group.label} | {cell} |")
     head = [f"| context | system | `{name}` minus that of {against} |", "|---|---|---|"]
     return [*head, *lines] if lines else []
 
 
 def _main_measure(groups: Sequence[Group]) -> str:
-    """The first measure of a task's tables that its runs have."""
-    return next(name for name in SHOWN[TASKS[groups[0].task].answer] if name in groups[0].measures)
+    """The first measure of a task's tables that one of its runs has."""
+    return next(name for name in SHOWN[TASKS[groups[0].task].answer] if any(name in each.measures for each in groups))
 
 
 def accounts(groups: Sequence[Group], task: str) -> list[str]:
@@ -136,14 +140,14 @@ def plot(groups: Sequence[Group], task: str, path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    mine = [group for group in groups if group.task == task]
-    shown = _main_measure(mine)
+    shown = _main_measure([group for group in groups if group.task == task])
+    mine = [group for group in groups if group.task == task and shown in group.measures]
     contexts = [context for context in TASKS[task].contexts if any(group.context == context for group in mine)]
-    labels = list(dict.fromkeys(group.label for group in mine))
+    labels = list(dict.fromkeys(_name(group) for group in mine))
     figure, axes = pyplot.subplots(figsize=(5.2, 2.8))
     width = 0.8 / len(labels)
     for number, label in enumerate(labels):
-        here = [group for group in mine if group.label == label]
+        here = [group for group in mine if _name(group) == label]
         places = [contexts.index(group.context) + (number - (len(labels) - 1) / 2) * width for group in here]
         found = [group.estimate(shown) for group in here]
         means = [each.mean for each in found]
@@ -165,18 +169,18 @@ def examples(groups: Sequence[Group], task: str, count: int) -> list[dict[str, s
     context = next(c for c in reversed(TASKS[task].contexts) if any(group.context == c for group in mine))
     here = [group for group in mine if group.context == context]
     lines = here[0].runs[0].answered[:count]
-    is_picture = TASKS[task].answer not in (CAPTIONING, ANSWERING)
+    is_picture = TASKS[task].answer in (DRAWING, RETRIEVAL)
     rows: list[dict[str, str | Image.Image]] = []
     for line in lines:
         run = here[0].runs[0]
         row: dict[str, str | Image.Image] = {"input": _words(line)}
         for number, part in enumerate(part for part in line["prompt"] if isinstance(part, dict)):
             row[f"input picture {number + 1}"] = _shrunk(open_image(_data(run) / part["picture"], "report"))
-        row["truth"] = _shrunk(true_picture(run, line)) if is_picture else " / ".join(dict.fromkeys(line["references"]))
+        row["truth"] = _shrunk(true_picture(run, line)) if is_picture else _true_words(line)
         rows.append(row)
     for group in here:
         for row, answer in zip(rows, _answers(group.runs[0], [line["id"] for line in lines]), strict=True):
-            row[group.label] = answer
+            row[_name(group)] = answer
     return rows
 
 
@@ -190,6 +194,10 @@ def _answers(run: Finished, ids: Sequence[str]) -> list[str | Image.Image]:
     if kind == DRAWING:
         return [_opened(run.folder / lines[each]["output"]) if each in lines else "not asked" for each in ids]
     return [_said(lines[each]) if each in lines else "not asked" for each in ids]
+
+
+def _true_words(line: Line) -> str:
+    return line["candidates"][line["right"]] if "candidates" in line else " / ".join(dict.fromkeys(line["references"]))
 
 
 def _said(line: Line) -> str:

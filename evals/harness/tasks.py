@@ -42,7 +42,7 @@ class Task:
 
 
 _IN_FILE_ORDER = "the texts of a story stand in the order of the file, whatever order the worker arranged"
-_SQUASHED = "pictures of VIST are squashed to 224 x 224, those that are shown and those that scores compare with"
+_SQUASHED = "pictures are squashed to 224 x 224, those that are shown and those that scores compare with"
 _UNTOLD = "nothing: no script of it was published, so it is asked as in the corrected protocol"
 _SURVIVOR = "of stories that share their last picture only the last one's drawing survives, and is scored for each"
 
@@ -82,7 +82,9 @@ TASKS = {
             visdial.CONTEXTS,
             "find the picture a dialogue is about, and the dialogue of a picture (FROMAGe)",
             turns_in_paper=True,
+            squashes_in_paper=True,
             differences=(
+                _SQUASHED,
                 "the number called text-to-image ranks the dialogues of each picture",
                 "a dialogue stands in one line, with a full stop behind every answer",
             ),
@@ -93,7 +95,12 @@ TASKS = {
             visdial.read_ranking,
             ("each-round",),
             "rank the hundred answers of each round after the picture and the rounds before it (FROMAGe)",
-            differences=("each token is scored by the state at the token itself, which should predict the next one",),
+            squashes_in_paper=True,
+            differences=(
+                _SQUASHED,
+                "each token is scored by the state at the token itself, which should predict the next one",
+                "NDCG compares the relevance of a round's answers with the scores of the round after it",
+            ),
         ),
         Task(
             "captioning",

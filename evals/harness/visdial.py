@@ -7,8 +7,9 @@ papers, except where answers are ranked: there the picture opens the context.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from gill.types import Segment
 CONTEXTS = ("1", "5", "10")
 DIALOGUES, DENSE, PICTURES = "visdial_1.0_val.json", "visdial_1.0_val_dense_annotations.json", "VisualDialog_val2018"
 _WANTED = "give VisDial's folder (--data)"
+Relevance = dict[tuple[int, int], tuple[float, ...]]  # of each option, by (image id, round from 0)
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def read_ranking(folder: Path, protocol: str, context: str) -> Reading:
     """The hundred answers of each round are to be ranked after the picture and the rounds before it."""
     dialogues, notes = read_dialogues(folder)
     relevance = read_relevance(folder, notes)
+    if protocol == "paper":
+        relevance = _one_round_late(relevance, dialogues)
     items = []
     for image_id, rounds in dialogues.items():
         path = picture_path(folder, image_id)
@@ -104,7 +108,7 @@ def read_dialogues(folder: Path) -> tuple[dict[int, tuple[Round, ...]], Counter[
     return dialogues, +notes
 
 
-def read_relevance(folder: Path, notes: Counter[str]) -> dict[tuple[int, int], tuple[float, ...]]:
+def read_relevance(folder: Path, notes: Counter[str]) -> Relevance:
     """Relevance of each option by (image id, round from 0), whatever the order of the file.
 
     Raises:
@@ -112,7 +116,7 @@ def read_relevance(folder: Path, notes: Counter[str]) -> dict[tuple[int, int], t
     """
     path = folder / DENSE
     content = read_json(path, _WANTED)
-    found: dict[tuple[int, int], tuple[float, ...]] = {}
+    found: Relevance = {}
     try:
         for row in content:
             place = int(row["image_id"]), int(row["round_id"]) - 1
@@ -133,9 +137,16 @@ def _round(row: dict[str, Any], questions: Sequence[str], answers: Sequence[str]
     return Round(f"{questions[row['question']]}?", answers[row["answer"]], options, int(row.get("gt_index", -1)))
 
 
+def _one_round_late(relevance: Relevance, dialogues: Mapping[int, Sequence[Round]]) -> Relevance:
+    """As FROMAGe's script pairs it with scores: `round_id`, which counts from 1, is an index from 0 of all rounds."""
+    rounds = [(image_id, number) for image_id, asked in dialogues.items() for number in range(len(asked))]
+    later = dict(itertools.pairwise(rounds))
+    return {later[place]: values for place, values in relevance.items() if place in later}
+
+
 def _lines(rounds: Sequence[Round]) -> str:
     return "\n".join(f"Q: {each.question}\nA: {each.answer}" for each in rounds)
 
 
 def _one_line(rounds: Sequence[Round]) -> str:
-    return "".join(f"Q: {each.question} A: {each.answer}. " for each in rounds)
+    return " ".join(f"Q: {each.question} A: {each.answer}." for each in rounds)

@@ -14,7 +14,7 @@ from evals.generate import main as generate
 from evals.harness import visdial, vist
 from evals.harness.items import Item
 from evals.harness.runs import read_run
-from evals.harness.systems import ChanceSystem
+from evals.harness.systems import ChanceSystem, Settings, fingerprint_of
 from main import main as train
 from tests.evals.benchmark_files import (
     DIALOGUES,
@@ -81,7 +81,7 @@ def test_dialogues_are_read_as_the_papers_write_them(tmp_path: Path) -> None:
     assert [line[:3] for line in lines] == ["Q: ", "A: "] * 5
     assert all(line.endswith("?") for line in lines[::2])
     (other,) = visdial.read_retrieval(folder, "paper", "5").items[0].prompt
-    assert (other.text or "") == "".join(f"{q} {a}. " for q, a in zip(lines[::2], lines[1::2], strict=True))
+    assert (other.text or "") == " ".join(f"{q} {a}." for q, a in zip(lines[::2], lines[1::2], strict=True))
 
 
 def test_answers_are_ranked_after_the_picture_and_the_rounds_before(tmp_path: Path) -> None:
@@ -98,7 +98,57 @@ def test_answers_are_ranked_after_the_picture_and_the_rounds_before(tmp_path: Pa
     assert all(item.relevance[item.right] == 1 for item in items if item.relevance)
 
 
+def test_published_relevance_stands_one_round_late(tmp_path: Path) -> None:
+    """Round ids count from 1; FROMAGe's script takes them as places from 0 among the rounds of all dialogues."""
+    folder = write_dialogues(tmp_path / "world")
+    rows = json.loads((folder / visdial.DENSE).read_text())
+    rounds = {0: 10, 1: 3, NUM_STORIES - 1: 10}
+    rewrite(folder / visdial.DENSE, lambda rows: [{**rows[n], "round_id": number} for n, number in rounds.items()])
+    ids = [f"{row['image_id']:012d}" for row in rows]
+    rated = {
+        protocol: [item.id for item in visdial.read_ranking(folder, protocol, "10").items if item.relevance]
+        for protocol in ("corrected", "paper")
+    }
+    assert rated["corrected"] == [f"{ids[0]}-10", f"{ids[1]}-3", f"{ids[-1]}-10"]
+    assert rated["paper"] == [f"{ids[1]}-1", f"{ids[1]}-4"], "after the last round of all nothing comes"
+
+
 # Interrupted and shared
+
+
+def test_pictures_that_are_missing_are_told_of(
+    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frames = next(iter(vist.read_stories(stories, "corrected")[0].values()))
+    next((stories / vist.PICTURES).glob(f"{frames[0].image_id}.*")).unlink()
+    for num_new in (NUM_STORIES, 0):
+        assert by_chance(stories, tmp_path / "run") == 0
+        said = capsys.readouterr().out
+        assert f"{num_new} of {NUM_STORIES} items answered now, all answered, but 1 left out (1 x a picture is" in said
+        assert "ask into another folder" in said
+
+
+def test_answers_without_a_manifest_are_not_taken_over(
+    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Drawings that lie there would be passed off as another model's."""
+    assert by_chance(stories, tmp_path / "run") == 0
+    (tmp_path / "run" / "run.json").unlink()
+    assert by_chance(stories, tmp_path / "run") == 2
+    assert "answers whose run.json is gone; choose another folder" in capsys.readouterr().err
+
+
+def test_other_frozen_weights_are_another_way_of_answering(tmp_path: Path) -> None:
+    (tmp_path / "unet").mkdir()
+    weights = tmp_path / "unet" / "model.safetensors"
+    weights.write_bytes(bytes(3_000_000))
+    (tmp_path / "README.md").write_text("a word")
+    before = fingerprint_of(Settings("diffusion", str(tmp_path)))
+    (tmp_path / "README.md").write_text("another")
+    assert fingerprint_of(Settings("diffusion", str(tmp_path))) == before != [""]
+    weights.write_bytes(bytes(2_999_999) + b"x")
+    assert fingerprint_of(Settings("diffusion", str(tmp_path))) != before
+    assert fingerprint_of(Settings("clip", "openai/clip-vit-large-patch14")) == [""], "a name on the hub names them"
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(

@@ -65,6 +65,14 @@ def test_captions_and_pictures_rank_each_other(tmp_path: Path, monkeypatch: pyte
     assert "ndcg" not in means and "`t2i_r@1`" in table([group], "cc3m-likelihood")[0]
 
 
+def test_captions_of_which_few_were_asked_rank_no_pictures(tmp_path: Path) -> None:
+    """Among three of six each picture would be found too easily."""
+    words = ["--data", str(write_captions(tmp_path / "world")), "--system", "chance", "--limit", "3"]
+    assert generate(["cc3m-likelihood", str(tmp_path / "run"), *words]) == 0
+    (group,) = load_groups([tmp_path / "run"], CLIP)
+    assert "r@1" in group.measures and "t2i_r@1" not in group.measures
+
+
 def test_a_picture_that_is_missing_leaves_its_caption_among_the_candidates(tmp_path: Path) -> None:
     folder = write_coco(tmp_path / "coco")
     (folder / "val2014" / "COCO_val2014_000000000008.jpg").write_bytes(b"no picture")

@@ -78,7 +78,7 @@ def test_more_context_counts_as_better_only_where_intervals_are_apart() -> None:
     assert growth(apart, "ours", ["r@1"]) == ["- `r@1` of ours: 1 < 5 < 10"]  # type: ignore[arg-type]
     mixed = [OneMeasure("1", 0.0, 0.2), OneMeasure("5", 0.2, 0.3), OneMeasure("10", 0.1, 0.15)]
     (line,) = growth(mixed, "ours", ["r@1"])  # type: ignore[arg-type]
-    assert line.endswith("1 < 5 < 10, but 5 is not told apart from 1 and 10 is not told apart from 5")
+    assert line.endswith("1 < 5 < 10, but 5 is not told apart from 1 and 10 is worse than 5")
 
 
 def test_cells_count_what_was_asked(tmp_path: Path) -> None:

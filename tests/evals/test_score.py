@@ -165,6 +165,30 @@ def test_both_directions_and_which_one_was_published(tmp_path: Path, monkeypatch
     assert corrected.estimate("r@1").mean == pytest.approx(1 / NUM_STORIES)
     assert corrected.estimate("i2t_r@1").mean == paper.estimate("r@1").mean == 1
     assert "i2t_r@1" not in paper.measures
+    few = by_chance("visdial-retrieval", folder, tmp_path / "few", "--protocol", "paper", "--limit", "2")
+    with pytest.raises(DataError, match="without --limit"):
+        load_groups([few], CLIP)
+
+
+def test_what_one_system_lacks_is_not_compared(tmp_path: Path) -> None:
+    """Of two dialogues not every picture is asked for, so none ranks the dialogues."""
+    folder = write_dialogues(tmp_path / "world")
+    whole = by_chance("visdial-retrieval", folder, tmp_path / "whole", "--label", "whole")
+    few = by_chance("visdial-retrieval", folder, tmp_path / "few", "--label", "few", "--limit", "2")
+    out = tmp_path / "scores.json"
+    assert score([str(whole), str(few), "--clip", CLIP, "--against", "few", "--out", str(out)]) == 0
+    first, _ = json.loads(out.read_text())
+    assert "i2t_r@1" in first["measures"] and "r@1" in first["differences"]
+    assert "i2t_r@1" not in first["differences"]
+
+
+def test_what_was_left_out_is_counted_once_for_all_seeds(stories: Path, tmp_path: Path) -> None:
+    next((stories / "val_images").iterdir()).unlink()
+    runs = [
+        by_chance("vist-generation", stories, tmp_path / seed, "--label", "chance", "--seed", seed) for seed in "012"
+    ]
+    (one,), (three,) = load_groups(runs[:1], CLIP), load_groups(runs, CLIP)
+    assert three.left_out == one.left_out and one.left_out.total() > 0
 
 
 # Answers

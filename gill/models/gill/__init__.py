@@ -27,7 +27,14 @@ from gill.models.gill.reading import GillReader, ImageStates
 from gill.models.gill.released import read_decision, read_released, write_decision, write_released
 from gill.models.gill.sequence import TokenRows, Vocabulary
 from gill.models.gill.task import GillTask
-from gill.models.gill.trained import Trained, load_trained, read_trained, write_trained, write_trained_as_released
+from gill.models.gill.trained import (
+    Trained,
+    load_trained,
+    located,
+    read_trained,
+    write_trained,
+    write_trained_as_released,
+)
 from gill.models.gill.whitening import WHITENING_NAME
 
 FAMILY = GillFamily()
@@ -76,6 +83,7 @@ __all__ = [
     "load_tokenizer",
     "load_trained",
     "load_weights",
+    "located",
     "read_card",
     "read_decision",
     "read_released",
