@@ -4,17 +4,16 @@ An OPT-125m of random weights in float32 says 32 tokens greedily:
     decode_ratio    one prompt of 256 tokens; the original reads all of it again for every token, with the logits of
                     every position (github.com/kohjingyu/gill 4600b71, gill/models.py, GILLModel.generate) / ours
     batch_ratio     16 prompts of 16 to 64 tokens, one by one / together, both ours
-
-CPU seconds of one thread, medians of alternating runs.
+Both by the clock with all cores; decode_cpu_ratio and batch_cpu_ratio are the same in CPU seconds of one thread. Of
+each side the shortest of alternating runs counts. One row reads weights and a batch multiplies them, so hosts whose
+memory is fast for their arithmetic do well in the first ratio and badly in the second, and the other way round.
 
 Shape legend: S = tokens so far, D = width, K = words.
 """
 
 from __future__ import annotations
 
-import statistics
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -25,7 +24,15 @@ from gill.models.gill.decoding import Decoder
 from gill.models.gill.prompts import Prompts
 from gill.models.gill.replies import Endings
 from gill.types import GenerationOptions
-from scripts.benchmarks.measure import BenchmarkError, cpu_seconds, print_bars, single_thread
+from scripts.benchmarks.measure import (
+    BenchmarkError,
+    Sides,
+    clock_seconds,
+    cpu_seconds,
+    print_bars,
+    shortest,
+    single_thread,
+)
 from scripts.benchmarks.setting import FIRST_WORD, FULL, TINY, Sizes, build_model
 
 BARS = {"decode_ratio": 10.0, "batch_ratio": 5.0}
@@ -40,10 +47,11 @@ class Scale:
     prompts: tuple[int, ...]
     num_words: int
     num_rounds: int
+    num_cpu_rounds: int
 
 
-FULL_SCALE = Scale(FULL, 256, tuple(16 + 48 * number // 15 for number in range(16)), 32, 3)
-TINY_SCALE = Scale(TINY, 24, (4, 6, 9), 4, 1)
+FULL_SCALE = Scale(FULL, 256, tuple(16 + 48 * number // 15 for number in range(16)), 32, 3, 1)
+TINY_SCALE = Scale(TINY, 24, (4, 6, 9), 4, 1, 1)
 
 
 class _Words:
@@ -70,21 +78,22 @@ def decoding_bench(is_tiny: bool = False) -> dict[str, float]:
         model = build_model(scale.sizes).eval()
         (long,) = _prompts(scale.sizes, [scale.long_prompt])
         many = _prompts(scale.sizes, scale.prompts)
-    with single_thread():
-        plain, ours = _compare(
-            scale, lambda: [plain_decode(model, long, scale.num_words)], lambda: decode(model, [long], scale.num_words)
-        )
-        alone, together = _compare(
-            scale,
-            lambda: [decode(model, [prompt], scale.num_words)[0] for prompt in many],
-            lambda: decode(model, many, scale.num_words),
-        )
-    results = {
-        "decode_ratio": plain / ours,
-        "decode_seconds": ours,
-        "batch_ratio": alone / together,
-        "batch_seconds": together,
-    }
+    long_sides: Sides = (
+        lambda: [plain_decode(model, long, scale.num_words)],
+        lambda: decode(model, [long], scale.num_words),
+    )
+    many_sides: Sides = (
+        lambda: [decode(model, [prompt], scale.num_words)[0] for prompt in many],
+        lambda: decode(model, many, scale.num_words),
+    )
+    results: dict[str, float] = {}
+    for name, sides in {"decode": long_sides, "batch": many_sides}.items():
+        if sides[0]() != sides[1]():  # which also warms both up
+            raise BenchmarkError("the two ways of decoding said different things; this would compare different work")
+        plain, results[f"{name}_seconds"] = shortest(f"{name}, by the clock", sides, clock_seconds, scale.num_rounds)
+        with single_thread():
+            plain_cpu, ours_cpu = shortest(f"{name}, in CPU", sides, cpu_seconds, scale.num_cpu_rounds)
+        results |= {f"{name}_ratio": plain / results[f"{name}_seconds"], f"{name}_cpu_ratio": plain_cpu / ours_cpu}
     print_bars(results, BARS)
     return results
 
@@ -118,17 +127,3 @@ def plain_decode(model: GillModel, prompt: Sequence[int], num_words: int) -> lis
 
 def _prompts(sizes: Sizes, lengths: Sequence[int]) -> list[list[int]]:
     return [torch.randint(FIRST_WORD, sizes.num_words, (length,)).tolist() for length in lengths]
-
-
-def _compare(
-    scale: Scale, slow: Callable[[], list[list[int]]], fast: Callable[[], list[list[int]]]
-) -> tuple[float, float]:
-    """Median seconds of each."""
-    if slow() != fast():  # which also warms both up
-        raise BenchmarkError("the two ways of decoding said different things; this would compare different work")
-    rounds = []
-    for _ in range(scale.num_rounds):
-        rounds.append((cpu_seconds(slow), cpu_seconds(fast)))
-        print(f"decoding: {rounds[-1][0]:.2f} s against {rounds[-1][1]:.2f} s", file=sys.stderr, flush=True)
-    slow_seconds, fast_seconds = zip(*rounds, strict=True)
-    return statistics.median(slow_seconds), statistics.median(fast_seconds)

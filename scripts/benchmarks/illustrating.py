@@ -14,8 +14,7 @@ Conditioning and pictures must agree.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,15 +27,21 @@ from gill.flatland import story
 from gill.models.gill import GillGenerator, load_gill
 from gill.models.gill.prompts import PromptLayout
 from gill.types import GenerationOptions, ImageOutput, Segment
-from scripts.benchmarks.measure import BenchmarkError, clock_seconds, cpu_seconds, print_bars, single_thread
+from scripts.benchmarks.measure import (
+    BenchmarkError,
+    Sides,
+    clock_seconds,
+    cpu_seconds,
+    print_bars,
+    shortest,
+    single_thread,
+)
 
 BARS = {"vist_language_ratio": 4.0, "vist_pipeline_ratio": 1.5}
 _CONDITIONING_TOLERANCE = 1e-4  # of the largest number, float32
 _PICTURE_TOLERANCE = 0.5  # mean difference of a pixel in 0..255
 
 Context = Sequence[Segment]
-Sides = tuple[Callable[[], object], Callable[[], object]]  # plain and ours
-Meter = Callable[[Callable[[], object]], float]
 
 
 @dataclass(frozen=True)
@@ -74,10 +79,10 @@ def illustrating_bench(is_tiny: bool = False) -> dict[str, float]:
         lambda: pictures_together(generator, contexts, scale),
     )
     _require_same(generator, contexts, scale)
-    by_clock = _shortest("language, by the clock", language, clock_seconds, scale.num_language_rounds)
+    by_clock = shortest("illustrating, language by the clock", language, clock_seconds, scale.num_language_rounds)
     with single_thread():
-        in_cpu = _shortest("language, CPU", language, cpu_seconds, scale.num_language_rounds)
-        whole_cpu = _shortest("all, CPU", whole, cpu_seconds, scale.num_rounds)
+        in_cpu = shortest("illustrating, language in CPU", language, cpu_seconds, scale.num_language_rounds)
+        whole_cpu = shortest("illustrating, all in CPU", whole, cpu_seconds, scale.num_rounds)
     results = {
         "vist_language_ratio": by_clock[0] / by_clock[1],
         "vist_language_cpu_ratio": in_cpu[0] / in_cpu[1],
@@ -130,16 +135,6 @@ def plain_picture(generator: GillGenerator, context: Context, seed: int, scale: 
     (picture,) = drawer.draw(plain_conditioning(generator, context), [seed], scale.num_steps)
     assert picture is not None, "Flatland has no safety checker"
     return picture
-
-
-def _shortest(name: str, sides: Sides, seconds: Meter, num_rounds: int) -> tuple[float, float]:
-    """Seconds of the plain side and of ours."""
-    rounds = []
-    for _ in range(num_rounds):
-        rounds.append((seconds(sides[0]), seconds(sides[1])))
-        print(f"illustrating, {name}: {rounds[-1][0]:.2f} s against {rounds[-1][1]:.2f} s", file=sys.stderr, flush=True)
-    plain, ours = zip(*rounds, strict=True)
-    return min(plain), min(ours)
 
 
 def _plain_pictures(generator: GillGenerator, contexts: Sequence[Context], scale: Scale) -> list[Image.Image]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 
 from gill.errors import GillError
 
+Sides = tuple[Callable[[], object], Callable[[], object]]  # plain and ours
+Meter = Callable[[Callable[[], object]], float]
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of mallopt(3)
 _MIN_SECONDS = 0.05  # of one timing of a product
 
@@ -80,6 +83,16 @@ def clock_seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
     run()
     return time.perf_counter() - start
+
+
+def shortest(name: str, sides: Sides, seconds: Meter, num_rounds: int) -> tuple[float, float]:
+    """Seconds of the plain side and of ours, of each the shortest: whatever else a machine does makes runs longer."""
+    rounds = []
+    for _ in range(num_rounds):
+        rounds.append((seconds(sides[0]), seconds(sides[1])))
+        print(f"{name}: {rounds[-1][0]:.2f} s against {rounds[-1][1]:.2f} s", file=sys.stderr, flush=True)
+    plain, ours = zip(*rounds, strict=True)
+    return min(plain), min(ours)
 
 
 def saved_bytes(forward: Callable[[], Tensor], module: nn.Module) -> int:
