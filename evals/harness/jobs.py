@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from tqdm import tqdm
 
@@ -119,10 +120,10 @@ class _Crew:
             self.stop.set()
             raise TrainingError(f"{command.program} {_ending(status)} ({log}):\n{_last_lines(log)}")
 
-    def _wait(self, command: Command, file: object) -> int:
+    def _wait(self, command: Command, file: IO[bytes]) -> int:
         words = [sys.executable, str(_ROOT / command.program), *command.words]
         environment = {**os.environ, "OMP_NUM_THREADS": str(self._num_threads())}
-        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)  # type: ignore[call-overload]
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=environment)
         self.running.add(process)
         if self.stop.is_set():  # told to end between the last look and now
             process.terminate()
