@@ -14,7 +14,7 @@ from evals.generate import main as generate
 from evals.harness import visdial, vist
 from evals.harness.items import Item
 from evals.harness.runs import read_run
-from evals.harness.systems import ChanceSystem, Settings, fingerprint_of
+from evals.harness.systems import ChanceSystem
 from main import main as train
 from tests.evals.benchmark_files import (
     DIALOGUES,
@@ -126,29 +126,6 @@ def test_pictures_that_are_missing_are_told_of(
         said = capsys.readouterr().out
         assert f"{num_new} of {NUM_STORIES} items answered now, all answered, but 1 left out (1 x a picture is" in said
         assert "ask into another folder" in said
-
-
-def test_answers_without_a_manifest_are_not_taken_over(
-    stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Drawings that lie there would be passed off as another model's."""
-    assert by_chance(stories, tmp_path / "run") == 0
-    (tmp_path / "run" / "run.json").unlink()
-    assert by_chance(stories, tmp_path / "run") == 2
-    assert "answers whose run.json is gone; choose another folder" in capsys.readouterr().err
-
-
-def test_other_frozen_weights_are_another_way_of_answering(tmp_path: Path) -> None:
-    (tmp_path / "unet").mkdir()
-    weights = tmp_path / "unet" / "model.safetensors"
-    weights.write_bytes(bytes(3_000_000))
-    (tmp_path / "README.md").write_text("a word")
-    before = fingerprint_of(Settings("diffusion", str(tmp_path)))
-    (tmp_path / "README.md").write_text("another")
-    assert fingerprint_of(Settings("diffusion", str(tmp_path))) == before != [""]
-    weights.write_bytes(bytes(2_999_999) + b"x")
-    assert fingerprint_of(Settings("diffusion", str(tmp_path))) != before
-    assert fingerprint_of(Settings("clip", "openai/clip-vit-large-patch14")) == [""], "a name on the hub names them"
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(
