@@ -42,9 +42,9 @@ def carry_out(block: str, place: Path) -> str:
 
 
 def test_own_pictures_are_trained_on_captioned_and_compared(checkout: Path) -> None:
-    (train,) = blocks("Train on an own folder of pictures")
+    (train,) = blocks("Train on your own folder of pictures")
     assert "runs/mine: finished" in carry_out(train, checkout)
-    (describe,) = blocks("Caption an own picture")
+    (describe,) = blocks("Caption your own picture")
     done = run_python(describe, checkout)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.startswith("['")
@@ -58,9 +58,9 @@ def test_another_language_model_is_a_flag(checkout: Path) -> None:
 
 
 def test_an_own_mapper_is_a_function_and_a_line(checkout: Path) -> None:
-    mapper, train = blocks("An own mapper")
+    mapper, train = blocks("Your own mapper")
     path = checkout / "gill/mappers/conditioning.py"
-    line = re.findall(r'in `MAPPERS` the line `(".+)`\.', SECTIONS["An own mapper"])[0]
+    line = re.findall(r'in `MAPPERS` the line `(".+)`\.', SECTIONS["Your own mapper"])[0]
     head, table, rest = path.read_text("utf-8").partition("MAPPERS: ")
     path.write_text(f"{head}{mapper}\n\n{table}{rest.replace('] = {', f'] = {{ {line}', 1)}", "utf-8")
     assert "runs/wide: finished" in carry_out(train, checkout)
