@@ -150,12 +150,14 @@ def _plain_loss_of_workers() -> Iterator[None]:
     """Say plainly that a loader process is gone.
 
     Raises:
-        DataError: it is; torch raises its plain RuntimeError for that.
+        DataError: it is; torch raises its plain RuntimeError for that, or the connection breaks over which the process
+            was handing a batch.
     """
     try:
         yield
-    except RuntimeError as error:
-        if isinstance(error, GillError) or "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        is_broken = isinstance(error, ConnectionError | EOFError)
+        if isinstance(error, GillError) or not (is_broken or "DataLoader worker" in str(error)):
             raise
         raise DataError(
             f"a process that reads data has ended ({error}); it may have run out of memory: lower --workers, then give "

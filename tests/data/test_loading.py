@@ -19,6 +19,7 @@ from gill.data import (
     training_steps,
     validation_batches,
 )
+from gill.data.loading import _plain_loss_of_workers
 from gill.errors import ConfigError, DataError, UnknownNameError
 from gill.flatland import read_caption, read_picture
 from gill.types import IMAGE_SLOT, CaptionRecord, Sample
@@ -195,3 +196,14 @@ def read_or_none(record: CaptionRecord) -> list[str]:
         return [thing.shape for thing in read_caption(record.context[0].text or "").things]
     except DataError:
         return []
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("DataLoader worker (pid 7) is killed"), ConnectionResetError(104, "reset"), EOFError()]
+)
+def test_a_reader_that_ends_in_whatever_way_is_told_plainly(error: Exception) -> None:
+    """Killed between batches torch notices; killed while it hands one over, the connection breaks first."""
+    with pytest.raises(DataError, match="a process that reads data has ended"), _plain_loss_of_workers():
+        raise error
+    with pytest.raises(RuntimeError, match="something else"), _plain_loss_of_workers():
+        raise RuntimeError("something else")
