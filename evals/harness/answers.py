@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from evals.harness.items import SUM, Item, reason_of, seed_of, with_pictures
-from evals.harness.runs import LEFT_OUT, Line
+from evals.harness.runs import LEFT_OUT, PICTURES, VECTORS, Line
 from evals.harness.systems import System
 from evals.harness.tasks import ANSWERING, CAPTIONING, DRAWING, RANKING, RETRIEVAL
 from gill.errors import DataError
 from gill.files import write_array
 from gill.flatland.writer import write_picture
 
-PICTURES, VECTORS = "pictures", "vectors"
 MAX_CAPTION_TOKENS, MAX_ANSWER_TOKENS = 48, 10
 WITHHELD = "the safety checker withheld the picture"
 

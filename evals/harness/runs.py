@@ -25,6 +25,7 @@ from gill.errors import ConfigError, DataError, MissingFileError
 from gill.files import write_json, write_text
 
 MANIFEST, READING, OUTPUTS, SHARDS = "run.json", "reading.json", "outputs.jsonl", "shards"
+PICTURES, VECTORS = "pictures", "vectors"
 LEFT_OUT = "left_out"
 Line = dict[str, Any]
 
@@ -66,7 +67,7 @@ class Run:
     def __init__(self, folder: Path, manifest: Mapping[str, Any], shard: Shard) -> None:
         self.folder, self.shard = folder, shard
         _claim(folder / MANIFEST, manifest)
-        self.done = {line["id"] for line in _shard_lines(folder)}
+        self.done = set(self._lines())
         self._path = folder / SHARDS / f"{shard.rank:05d}-of-{shard.size:05d}.jsonl"
 
     def pending(self, batches: Sequence[Sequence[str]]) -> list[int]:
@@ -85,7 +86,7 @@ class Run:
 
     def merge(self, ids: Sequence[str]) -> bool:
         """Write `outputs.jsonl` if every item has its line; returns whether it has."""
-        lines = {line["id"]: line for line in _shard_lines(self.folder)}
+        lines = self._lines()
         if not lines.keys() >= set(ids):
             return False
         text = "".join(json.dumps(lines[each]) + "\n" for each in ids)
@@ -94,8 +95,11 @@ class Run:
 
     def left_out(self) -> Counter[str]:
         """By reason, the items of finished batches that could not be asked."""
-        lines = {line["id"]: line for line in _shard_lines(self.folder)}
-        return Counter(line[LEFT_OUT] for line in lines.values() if LEFT_OUT in line)
+        return Counter(line[LEFT_OUT] for line in self._lines().values() if LEFT_OUT in line)
+
+    def _lines(self) -> dict[str, Line]:
+        """By item, what any process has said so far."""
+        return {line["id"]: line for line in _shard_lines(self.folder)}
 
 
 @dataclass(frozen=True)
@@ -141,7 +145,7 @@ def read_run(folder: Path) -> Finished:
 
 def _claim(path: Path, manifest: Mapping[str, Any]) -> None:
     if not path.is_file():
-        if any((path.parent / name).is_dir() for name in (SHARDS, "pictures", "vectors")):
+        if any((path.parent / name).is_dir() for name in (SHARDS, PICTURES, VECTORS)):
             raise ConfigError(f"{path.parent} holds answers whose {MANIFEST} is gone; choose another folder")
         write_json(path, manifest)
         return

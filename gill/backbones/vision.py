@@ -46,11 +46,9 @@ class VisionTower(FrozenModule):
                 f"{tuple(pixel_values.shape[1:])}; preprocess pictures with load_image_transform of the same name"
             )
         pixel_values = pixel_values.to(next(self.tower.parameters()).dtype)
-        return (
-            class_token(self.tower, pixel_values)
-            if isinstance(self.tower, CLIPVisionModel)
-            else self.tower(pixel_values)
-        )
+        if isinstance(self.tower, CLIPVisionModel):
+            return class_token(self.tower, pixel_values)
+        return self.tower(pixel_values)
 
 
 class ImageTransform:

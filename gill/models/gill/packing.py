@@ -101,7 +101,7 @@ def _assign_bins(lengths: Tensor) -> Tensor:
     """int64[rows] bin of each row: equally many rows in each, whose ends are alike, and the cheaper of two counts."""
     num_wanted = max(1, round(int(lengths.sum()) / max(TOKENS_PER_BIN, int(lengths.max()))))
     fewer, more = max(1, len(lengths) // num_wanted), math.ceil(len(lengths) / num_wanted)
-    dealt = [_deal(lengths, math.ceil(len(lengths) / rows_per_bin)) for rows_per_bin in (fewer, more)]
+    dealt = [_deal(lengths, math.ceil(len(lengths) / rows_per_bin)) for rows_per_bin in dict.fromkeys((fewer, more))]
     return min(dealt, key=lambda bins: _cost(_filled(lengths, bins)))
 
 

@@ -97,10 +97,11 @@ class PromptLayout:
         features = [piece for piece in pieces if isinstance(piece, Tensor)]
         pictures = iter(self.model.vocabulary.picture_ids(torch.arange(len(features))).tolist())
         texts = iter(self.tokenizer.words_of([piece for piece in pieces if isinstance(piece, str)]))
+        opening = self._opening_ids()
         rows: list[list[tuple[int, bool]]] = []
         for prompt in prompts:
             laid = [(next(texts), True) if isinstance(piece, str) else (next(pictures), False) for piece in prompt]
-            opened = _with_openings(laid, self._opening_ids(), repeats_bos)
+            opened = _with_openings(laid, opening, repeats_bos)
             rows.append([(token, is_text) for ids, is_text in opened for token in ids])
         visual = self.model.visual_prefix(torch.stack(features)) if features else None
         ids = tuple(tuple(token for token, _ in row) for row in rows)
