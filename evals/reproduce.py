@@ -83,9 +83,9 @@ class Bench:
         """Flatland's files."""
         return self.out / "world"
 
-    def model(self, label: str, seed: int) -> Path:
+    def model(self, variant: Variant, seed: int) -> Path:
         """The run of one training; tables share what is trained alike."""
-        return self.out / "models" / f"{_slug(label)}-{seed}"
+        return self.out / "models" / f"{_slug(variant.training or variant.label)}-{seed}"
 
     def train(self) -> None:
         """Write the world and train every variant with every seed."""
@@ -127,13 +127,13 @@ class Bench:
         return range(self.size.num_seeds)
 
     def _training(self, variant: Variant, seed: int) -> Command:
-        folder = self.model(variant.label, seed)
+        folder = self.model(variant, seed)
         place = ("--log-base-dir", str(folder.parent), "--exp-name", folder.name, "--seed", str(seed))
         flags = ("--preset", "flatland", "--workers", "1", *place, *variant.flags, *self.size.flags)
         return Command("main.py", flags, folder.name)
 
     def _deciding(self, agreed: Path, work: Path, seed: int) -> Command:
-        model = self.model(self.plan.variants[0].label, seed) / "model"
+        model = self.model(self.plan.variants[0], seed) / "model"
         words = (str(agreed), str(model), "--work", str(work), "--seed", str(seed))
         return Command("scripts/train_decision_model.py", words, f"decision-{seed}")
 
@@ -141,7 +141,7 @@ class Bench:
         for variant in self.plan.variants:
             for seed in self._seeds:
                 tasks = {**self.plan.tasks, **(self.plan.first_seed_tasks if seed == 0 else {})}
-                model = str(self.model(variant.label, seed) / "model")
+                model = str(self.model(variant, seed) / "model")
                 for task, contexts in tasks.items():
                     for context in contexts:
                         yield self._asking(task, context, "gill", variant.label, model, seed)
@@ -174,7 +174,7 @@ def _reproduce(options: argparse.Namespace) -> str:
     groups = load_groups(folders, CLIP)
     results = options.results or (bench.out / "RESULTS.md" if options.smoke else Path("docs/RESULTS.md"))
     decisions = [json.loads(path.read_text(encoding="utf-8")) for path in bench.decide()] if plan.has_decision else []
-    runs = {v.label: [bench.model(v.label, seed) for seed in range(size.num_seeds)] for v in plan.variants}
+    runs = {v.label: [bench.model(v, seed) for seed in range(size.num_seeds)] for v in plan.variants}
     lines = section(options.table, plan, groups, runs, results.parent / "img")
     write_section(results, options.table, [*lines, *decision_table(decisions)])
     page = bench.page(options.table, folders)

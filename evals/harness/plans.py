@@ -17,7 +17,7 @@ from gill.parameters import count_trainable
 _CAPTION = (
     "( a big red star at the top left and a small blue ring at the bottom right of the"  # what [IMG] rows start from
 )
-_SHORT = ("--epochs", "4", "--steps-per-epoch", "100")
+_SHORT = ("--epochs", "1", "--steps-per-epoch", "400", "--save-freq", "100")
 # Of Flatland's frozen parts: width of the language model, and the conditioning sequence.
 _HIDDEN, _LENGTH, _WIDTH = 192, 40, 192
 _PRESET = find_preset("flatland").model
@@ -30,11 +30,13 @@ class Variant:
     Attributes:
         flags: of `main.py`, beside the preset and the seed.
         published: what the paper reports of it, in the measure of the table; None where it reports nothing.
+        training: its name, where tables share it; empty: the label.
     """
 
     label: str
     flags: tuple[str, ...] = ()
     published: float | None = None
+    training: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,21 +96,23 @@ def mapper_parameters(kind: str, width: int) -> int:
 
 
 def _token_variants() -> tuple[Variant, ...]:
-    return tuple(
-        Variant(
-            f"{count} [IMG]",
-            ("--num-tokens", str(count), "--set", f"img_words={_first_words(count - 1)}", *_SHORT),
-            NUM_TOKENS[count],
-        )
-        for count in (1, 2, 4, 8)
-    )
+    return tuple(Variant(_of(count), _short(count), NUM_TOKENS[count]) for count in (1, 2, 4, 8))
 
 
 def _loss_variants() -> tuple[Variant, ...]:
+    """With the paper's eight tokens."""
     return (
-        Variant("with the retrieval loss", _SHORT, LOSSES["with"]),
-        Variant("without", ("--set", "contrastive_weight=0", *_SHORT), LOSSES["without"]),
+        Variant("with the retrieval loss", _short(8), LOSSES["with"], _of(8)),
+        Variant("without", (*_short(8), "--set", "contrastive_weight=0"), LOSSES["without"]),
     )
+
+
+def _of(count: int) -> str:
+    return f"{count} [IMG]"
+
+
+def _short(count: int) -> tuple[str, ...]:
+    return ("--num-tokens", str(count), *_SHORT, "--set", f"img_words={_first_words(count - 1)}")
 
 
 def find_plan(name: str) -> Plan:
