@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import Cache
 
 from gill.backbones import ConditioningEncoder, LanguageModel, VisionTower, reading_cache
+from gill.backbones.linear import linear
 from gill.errors import ConfigError, ShapeError
 from gill.mappers import ImgTokenEmbedding, MapperSizes, RetrievalHeads, VisualPrefix, build_mapper
 from gill.models.gill.config import GillConfig
@@ -210,7 +211,7 @@ class GillModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """float[..., D] -> float[..., K + R] over the words in use and the [IMG] tokens."""
         weight, bias = self.frozen_head()
-        words = torch.nn.functional.linear(hidden, weight, bias)
+        words = linear(hidden, weight, bias)
         return torch.cat([words, hidden @ self.img_tokens.output_rows.to(hidden.dtype).T], dim=-1)
 
     def frozen_head(self) -> tuple[Tensor, Tensor | None]:
