@@ -193,8 +193,10 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="default: runs/reproduce, or runs/reproduce_smoke")
     parser.add_argument("--results", type=Path, help="default: docs/RESULTS.md; smoke: OUT/RESULTS.md")
     jobs = default_jobs(torch.cuda.is_available())
-    parser.add_argument("--jobs", type=int, default=jobs, help=f"commands at once (default here: {jobs})")
+    parser.add_argument("--jobs", type=int, help=f"commands at once (default here: {jobs}; smoke: 1)")
     options = parser.parse_args(words)
+    if options.jobs is None:
+        options.jobs = 1 if options.smoke else jobs
     if options.jobs < 1:
         parser.error("--jobs must be at least 1")
     options.out = options.out or Path("runs", "reproduce_smoke" if options.smoke else "reproduce")
