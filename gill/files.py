@@ -1,10 +1,11 @@
-"""Files that are whole or not there: written under another name beside their place, then renamed."""
+"""Files that are whole or not there, written under another name beside their place and then renamed; their digests."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,3 +53,18 @@ def write_array(path: Path, array: np.ndarray) -> None:
             np.save(file, array, allow_pickle=False)
 
     write_whole(path, write)
+
+
+def digest_file(path: Path) -> str:
+    """sha256 of a file, in hexadecimal.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_names(names: Sequence[str]) -> str:
+    """sha256 of names in their order, in hexadecimal."""
+    return hashlib.sha256("\n".join(names).encode(errors="surrogatepass")).hexdigest()

@@ -5,7 +5,6 @@ Runs of one task, context, protocol and label are one system under several seeds
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections import Counter
@@ -23,7 +22,7 @@ from evals.harness.runs import OUTPUTS, Finished
 from evals.harness.sets import SET_MEASURES, estimate_set
 from evals.harness.tasks import find_task
 from gill.errors import ConfigError, DataError
-from gill.files import write_array, write_text
+from gill.files import digest_file, write_array, write_text
 from gill.metrics import Estimate, estimate_mean, paired_difference
 
 SCORES = "scores.json"
@@ -149,7 +148,7 @@ def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group
 def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores:
     """Scores of a run; kept in its folder and read back while neither the answers nor the settings change."""
     path = run.folder / SCORES
-    made_of = {**settings, "outputs": hashlib.sha256((run.folder / OUTPUTS).read_bytes()).hexdigest()}
+    made_of = {**settings, "outputs": digest_file(run.folder / OUTPUTS)}
     if path.is_file() and (found := _read_scores(path, made_of)):
         return found
     scores = scorer.score(run)

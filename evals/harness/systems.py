@@ -20,6 +20,7 @@ from gill import load_gill
 from gill.backbones import DEFAULT_CLIP, Clip, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
 from gill.errors import ConfigError
+from gill.files import digest_file
 from gill.models.gill import DEFAULT_DIFFUSION, located, read_trained
 from gill.types import GenerationOptions, ImageOutput, Segment
 
@@ -221,7 +222,7 @@ def fingerprint_of(settings: Settings) -> list[str]:
     path = source if source.is_file() else source / "weights.safetensors"  # a decision head beside it changes nothing
     config = located(trained.config, source)
     frozen = (config.language, config.vision, settings.diffusion or config.diffusion)
-    return [hashlib.sha256(path.read_bytes()).hexdigest(), *map(fingerprint_of_folder, frozen)]
+    return [digest_file(path), *map(fingerprint_of_folder, frozen)]
 
 
 def fingerprint_of_folder(name: str) -> str:

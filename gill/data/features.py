@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gill.errors import NOT_JSON, ConfigError, DataError, MissingFileError
-from gill.files import write_array, write_bytes, write_json
+from gill.files import digest_file, digest_names, write_array, write_bytes, write_json
 
 CARD_NAME = "store.json"
 QUARANTINE_NAME = "quarantine"
@@ -156,8 +156,8 @@ class FeatureWriter:
         write_array(shard.with_suffix(".npy"), features.astype(self.card.dtype))
         listing = "".join(f"{name}\n" for name in names).encode()
         write_bytes(shard.with_suffix(".txt"), listing)
-        card = {"rows": len(names), "asked": _digest_names(asked), "names": hashlib.sha256(listing).hexdigest()}
-        card["features"] = _digest_file(shard.with_suffix(".npy"))
+        card = {"rows": len(names), "asked": digest_names(asked), "names": hashlib.sha256(listing).hexdigest()}
+        card["features"] = digest_file(shard.with_suffix(".npy"))
         write_json(shard.with_suffix(".json"), card)
 
     def _shard(self, number: int) -> Path:
@@ -172,7 +172,7 @@ class FeatureWriter:
         except DataError as error:
             _log.warning("%s; moved to %s and written again", error, self._quarantine(shard))
             return False
-        return bool(_read_shard_card(shard)["asked"] == _digest_names(asked))
+        return bool(_read_shard_card(shard)["asked"] == digest_names(asked))
 
     def _quarantine(self, shard: Path) -> Path:
         folder = self.folder / QUARANTINE_NAME
@@ -205,8 +205,8 @@ def _verified_names(shard: Path, store: StoreCard) -> list[str]:
     """
     card = _read_shard_card(shard)
     listing = shard.with_suffix(".txt")
-    sums = {"names": _digest_file(listing), "features": _digest_file(shard.with_suffix(".npy"))}
-    if any(card[name] != found for name, found in sums.items()):
+    files = {"names": listing, "features": shard.with_suffix(".npy")}
+    if any(not path.is_file() or card[name] != digest_file(path) for name, path in files.items()):
         raise DataError(
             f"{shard}.npy or .txt differs from its checksum; run scripts/extract_img_features.py again, it writes the "
             "shard anew"
@@ -228,14 +228,3 @@ def _read_shard_card(shard: Path) -> dict[str, Any]:
     if not isinstance(card, dict) or not {"asked", "names", "features"} <= card.keys():
         raise DataError(f"{path} is not a shard's card; run scripts/extract_img_features.py again")
     return card
-
-
-def _digest_names(names: Sequence[str]) -> str:
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()
-
-
-def _digest_file(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

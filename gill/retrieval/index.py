@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from gill.errors import ConfigError, DataError, ShapeError
+from gill.files import digest_file
 from gill.retrieval.approximate import FaissSearch
 from gill.retrieval.layout import (
     MAX_SOURCE_BYTES,
     SHARD_FILES,
     ShardCard,
-    digest_file,
     read_manifest,
     shard_path,
     wrong_sizes,

@@ -134,17 +134,6 @@ def fingerprint(*weights: Tensor) -> str:
     return digest.hexdigest()
 
 
-def digest_file(path: Path) -> str:
-    """sha256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def digest_names(names: Sequence[str]) -> str:
-    """sha256 of names in their order, in hexadecimal."""
-    return hashlib.sha256("\n".join(names).encode(errors="surrogatepass")).hexdigest()
-
-
 def is_storable(source: str) -> bool:
     """Whether an index can keep a path or address: text without halves of characters, and not too long."""
     try:

@@ -13,15 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from gill.errors import ConfigError, DataError
-from gill.files import write_array, write_bytes
+from gill.files import digest_file, digest_names, write_array, write_bytes
 from gill.retrieval.layout import (
     MANIFEST_NAME,
     MAX_SOURCE_BYTES,
     SHARD_FILES,
     IndexCard,
     ShardCard,
-    digest_file,
-    digest_names,
     is_storable,
     read_shard,
     shard_path,

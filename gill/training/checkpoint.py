@@ -7,7 +7,6 @@ killed while saving still has the one before, and a checkpoint that was damaged 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from gill.errors import NOT_JSON, CheckpointError, MissingCheckpointError
+from gill.files import digest_file
 
 STATE_NAME, OPTIMIZER_NAME, CHECKSUMS_NAME = "state.json", "optimizer.safetensors", "checksums.json"
 _log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ class Checkpoints:
             self.files.save(unfinished)
             save_file(_moments(names, optimizer), unfinished / OPTIMIZER_NAME)
             (unfinished / STATE_NAME).write_text(json.dumps(asdict(progress)) + "\n", encoding="utf-8")
-            sums = {path.name: _digest(path) for path in sorted(unfinished.iterdir())}
+            sums = {path.name: digest_file(path) for path in sorted(unfinished.iterdir())}
             (unfinished / CHECKSUMS_NAME).write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
         self._remove_old(keep=_step_name(progress.best_step))
         return self.folder / _step_name(progress.step)
@@ -169,7 +169,7 @@ def find_damage(checkpoint: Path) -> str | None:
         sums = json.loads((checkpoint / CHECKSUMS_NAME).read_text(encoding="utf-8"))
         if not isinstance(sums, dict) or not {STATE_NAME, OPTIMIZER_NAME} <= sums.keys():
             return f"{CHECKSUMS_NAME} does not name every file"
-        changed = [name for name, wanted in sums.items() if _digest(checkpoint / name) != wanted]
+        changed = [name for name, wanted in sums.items() if digest_file(checkpoint / name) != wanted]
     except (OSError, *NOT_JSON) as error:
         return str(error)
     return f"{changed[0]} differs from its checksum" if changed else None
@@ -177,11 +177,6 @@ def find_damage(checkpoint: Path) -> str | None:
 
 def _step_name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(path: Path) -> None:
