@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 _MOST_ROWS = 48  # with more, BLAS as torch calls it is as fast
+_FEWEST_FROM_THE_LEFT = 6
 _FEWEST_BLOCKS = 16
 _CACHE_LINE = 16  # float32 numbers; blocks that begin between two lines are read up to twice as slowly
 
@@ -37,7 +38,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     rows_ND = input.reshape(-1, weight.shape[1])
     if not _has_few_rows(rows_ND):
         return F.linear(input, weight, bias)
-    if len(rows_ND) == 1 or weight.stride(0) == 1:
+    if len(rows_ND) < _FEWEST_FROM_THE_LEFT or weight.stride(0) == 1:
         outputs_NO = _by_blocks(rows_ND, weight)
     else:
         outputs_NO = (weight @ rows_ND.T).T.contiguous()

@@ -9,7 +9,7 @@ from gill.backbones import tiny_language_model
 from gill.backbones.linear import FewRowsLinear, lay_out_by_columns, linear, replace_linears
 
 
-@pytest.mark.parametrize("shape", [(1, 5), (7, 5), (2, 9, 5), (4, 16, 5)])  # 1, 7, 18 and 64 rows
+@pytest.mark.parametrize("shape", [(1, 5), (5, 5), (7, 5), (2, 9, 5), (4, 16, 5)])  # 1, 5, 7, 18 and 64 rows
 @pytest.mark.parametrize("width", [3, 512, 1000])  # no block, blocks alone, blocks and some rows that are left over
 @pytest.mark.parametrize("has_bias", [True, False])
 @pytest.mark.parametrize("by_columns", [True, False])
