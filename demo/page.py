@@ -57,7 +57,10 @@ class Callbacks:
     def answer(
         self, message: dict[str, Any], conversation: Conversation, *values: Any, caller: str, progress: gr.Progress
     ) -> Iterator[tuple[list[dict[str, Any]], Conversation, dict[str, Any]]]:
-        """(shown messages, conversation, what stands in the box) as the reply grows; a refused message stays there."""
+        """(shown messages, conversation, what stands in the box) as the reply grows.
+
+        A refused message stays in the box, and what is written there while a reply grows.
+        """
         try:
             self.limit.check(caller)
             pictures = [open_upload(Path(name), self.offer.folder) for name in message["files"]]
@@ -65,7 +68,7 @@ class Callbacks:
             yield shown(asked), asked, _EMPTY
             steps = reply(asked, self.generator, Settings(*values), self.offer.folder, _drawing(progress))
             for current in steps:
-                yield shown(current), dataclasses.replace(current, note=""), _EMPTY
+                yield shown(current), dataclasses.replace(current, note=""), gr.skip()
         except (GillError, OSError) as error:
             gr.Warning(str(error))
             yield shown(conversation), conversation, message
