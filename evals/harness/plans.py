@@ -70,18 +70,17 @@ _ABLATED = {"vist-retrieval": ("5cap4img",)}, {"vist-generation": ("5cap4img",)}
 
 def _mapper_variants() -> tuple[Variant, ...]:
     """Every form at the preset's width, and the small ones again as large as the GILLMapper."""
-    tokens = ("--num-tokens", "20", "--set", f"img_words={_first_words(19)}")  # 20 shares of the sequence are even
-    width = _PRESET.mapper_width
+    short, width = _short(20), _PRESET.mapper_width  # 20 shares of the sequence are even
     found = [
-        Variant(f"{kind}, width {width}", ("--text-fc-mode", kind, *tokens), MAPPERS[kind])
+        Variant(f"{kind}, width {width}", ("--text-fc-mode", kind, *short), MAPPERS[kind])
         for kind in ("linear", "mlp", "transformer_encoder", "gill_mapper")
     ]
     goal = mapper_parameters("gill_mapper", width)
     widths = range(_PRESET.mapper_heads, 2048, _PRESET.mapper_heads)
     for kind in ("mlp", "transformer_encoder"):
         wide = min(widths, key=lambda each: abs(mapper_parameters(kind, each) - goal))
-        found.append(Variant(f"{kind}, width {wide}", ("--text-fc-mode", kind, *tokens, f"mapper_width={wide}")))
-    return tuple(Variant(each.label, (*each.flags, *_SHORT), each.published) for each in found)
+        found.append(Variant(f"{kind}, width {wide}", ("--text-fc-mode", kind, *short, f"mapper_width={wide}")))
+    return tuple(found)
 
 
 def _first_words(count: int) -> str:
@@ -112,6 +111,7 @@ def _of(count: int) -> str:
 
 
 def _short(count: int) -> tuple[str, ...]:
+    """Flags of a short training with so many tokens; further settings may follow."""
     return ("--num-tokens", str(count), *_SHORT, "--set", f"img_words={_first_words(count - 1)}")
 
 

@@ -35,9 +35,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     Returns:
         float[..., O].
     """
-    rows_ND = input.reshape(-1, weight.shape[1])
-    if not _has_few_rows(rows_ND):
+    if not _has_few_rows(input):
         return F.linear(input, weight, bias)
+    rows_ND = input.reshape(-1, weight.shape[1])
     if len(rows_ND) < _FEWEST_FROM_THE_LEFT or weight.stride(0) == 1:
         outputs_NO = _by_blocks(rows_ND, weight)
     else:
@@ -47,9 +47,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return outputs_NO.view(*input.shape[:-1], len(weight))
 
 
-def _has_few_rows(rows_ND: Tensor) -> bool:
-    is_plain = rows_ND.dtype is torch.float32 and rows_ND.is_cpu and not torch.is_grad_enabled()
-    return is_plain and 1 <= len(rows_ND) <= _MOST_ROWS
+def _has_few_rows(input: Tensor) -> bool:
+    is_plain = input.dtype is torch.float32 and input.is_cpu and not torch.is_grad_enabled()
+    return is_plain and 1 <= input.numel() // input.shape[-1] <= _MOST_ROWS
 
 
 def _by_blocks(rows_ND: Tensor, weight_OD: Tensor) -> Tensor:
