@@ -5,9 +5,9 @@
     python evals/reproduce.py --smoke             # the same code in a few steps; its numbers mean nothing (SMOKE=1)
 
 Every command that is carried out is printed, and every one continues where it was stopped. Several run at once, each
-with its share of the cores, and print into OUT/logs (`--jobs`). Frozen parts are fixed; only
-what trains differs from seed to seed, by the preset `flatland`'s recipe for the main tables and by 400 steps of it for
-the others. The noise of a drawing is that of its question, the same for every system. RESULTS gets one section a table;
+with its share of the cores, waiting only for what it needs, and print into OUT/logs (`--jobs`). Frozen parts are fixed;
+only what trains differs from seed to seed, by the preset `flatland`'s recipe for the main tables and by 400 steps of it
+for the others. The noise of a drawing is that of its question, the same for every system. RESULTS gets one section a table;
 what stands around the sections is left as it is. Pages with examples are OUT/TABLE.html.
 """
 
@@ -18,7 +18,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -46,6 +46,7 @@ PROGRAMS: Programs = {
     "evals/generate.py": lambda words: generate(words),
     "evals/report.py": lambda words: report(words),
 }
+_WORLD, _DECISIONS = "world", "decisions"  # commands that others need
 
 
 @dataclass(frozen=True)
@@ -87,44 +88,46 @@ class Bench:
         """The run of one training; tables share what is trained alike."""
         return self.out / "models" / f"{_slug(variant.training or variant.label)}-{seed}"
 
-    def train(self) -> None:
-        """Write the world and train every variant with every seed."""
-        make = ("--out", str(self.world), "--size", str(self.size.pictures), "--seed", "0")
-        self.carry_out([Command("scripts/make_flatland.py", make, "world")])
-        self.carry_out([self._training(variant, seed) for variant in self.plan.variants for seed in self._seeds])
+    def carry_out(self) -> None:
+        """Write the world, train every variant with every seed, ask everything of everyone."""
+        commands = list(self._commands())
+        if self.jobs == 1:
+            carry_out_here(commands, PROGRAMS)
+        else:
+            carry_out_apart(commands, self.jobs, self.out / "logs")
 
     def answers(self) -> list[Path]:
-        """Ask everything of everyone; the folders of the answers."""
+        """The folders of the answers."""
         asked = [*self._trained_answers(), *self._baseline_answers()]
-        self.carry_out(asked)
         return [self.out / "answers" / command.name for command in asked]
 
-    def decide(self) -> list[Path]:
-        """Train a decision head beside each model; the reports."""
-        votes = self.world / "data" / "PartiPromptsAllDecisions.tsv"
-        agreed = self.out / "decisions.tsv"
-        self.carry_out([Command("scripts/process_p2_annotations.py", (str(votes), str(agreed)), "decisions")])
-        works = [self.out / "decision" / str(seed) for seed in self._seeds]
-        self.carry_out([self._deciding(agreed, work, seed) for seed, work in enumerate(works)])
-        return [work / "report.json" for work in works]
+    def decisions(self) -> list[Path]:
+        """The reports of the decision heads, one a seed."""
+        return [self._decision(seed) / "report.json" for seed in self._seeds] if self.plan.has_decision else []
 
     def page(self, name: str, folders: list[Path]) -> Path:
         """Examples of every answer."""
         page = self.out / f"{name}.html"
         words = (*map(str, folders), "--clip", CLIP, "--out", str(page))
-        self.carry_out([Command("evals/report.py", words, "report")])
+        carry_out_here([Command("evals/report.py", words, "report")], PROGRAMS)
         return page
-
-    def carry_out(self, commands: list[Command]) -> None:
-        """All of them, in any order."""
-        if self.jobs == 1 or len(commands) == 1:
-            carry_out_here(commands, PROGRAMS)
-        else:
-            carry_out_apart(commands, self.jobs, self.out / "logs")
 
     @property
     def _seeds(self) -> range:
         return range(self.size.num_seeds)
+
+    def _commands(self) -> Iterator[Command]:
+        """What others need comes first: then no core waits for the last training."""
+        make = ("--out", str(self.world), "--size", str(self.size.pictures), "--seed", "0")
+        yield Command("scripts/make_flatland.py", make, _WORLD)
+        for variant in self.plan.variants:
+            yield from (self._training(variant, seed) for seed in self._seeds)
+        yield from self._baseline_answers()
+        yield from self._trained_answers()
+        if self.plan.has_decision:
+            votes, agreed = self.world / "data" / "PartiPromptsAllDecisions.tsv", self.out / "decisions.tsv"
+            yield Command("scripts/process_p2_annotations.py", (str(votes), str(agreed)), _DECISIONS, (_WORLD,))
+            yield from (self._deciding(agreed, seed) for seed in self._seeds)
 
     def _training(self, variant: Variant, seed: int) -> Command:
         folder = self.model(variant, seed)
@@ -132,19 +135,23 @@ class Bench:
         flags = ("--preset", "flatland", "--workers", "1", *place, *variant.flags, *self.size.flags)
         return Command("main.py", flags, folder.name)
 
-    def _deciding(self, agreed: Path, work: Path, seed: int) -> Command:
-        model = self.model(self.plan.variants[0], seed) / "model"
-        words = (str(agreed), str(model), "--work", str(work), "--seed", str(seed))
-        return Command("scripts/train_decision_model.py", words, f"decision-{seed}")
+    def _decision(self, seed: int) -> Path:
+        return self.out / "decision" / str(seed)
+
+    def _deciding(self, agreed: Path, seed: int) -> Command:
+        run = self.model(self.plan.variants[0], seed)
+        words = (str(agreed), str(run / "model"), "--work", str(self._decision(seed)), "--seed", str(seed))
+        return Command("scripts/train_decision_model.py", words, f"decision-{seed}", (_DECISIONS, run.name))
 
     def _trained_answers(self) -> Iterator[Command]:
         for variant in self.plan.variants:
             for seed in self._seeds:
                 tasks = {**self.plan.tasks, **(self.plan.first_seed_tasks if seed == 0 else {})}
-                model = str(self.model(variant, seed) / "model")
+                run = self.model(variant, seed)
                 for task, contexts in tasks.items():
                     for context in contexts:
-                        yield self._asking(task, context, "gill", variant.label, model, seed)
+                        asking = self._asking(task, context, "gill", variant.label, str(run / "model"), seed)
+                        yield replace(asking, after=(_WORLD, run.name))
 
     def _baseline_answers(self) -> Iterator[Command]:
         for system, label, model, tasks in self.plan.baselines:
@@ -157,7 +164,7 @@ class Bench:
         name = f"{task}.{context}.{_slug(label)}-{seed}"
         place = (task, str(self.out / "answers" / name), "--data", str(self.world / data), "--context", context)
         asked = ("--system", system, "--label", label, "--model", model, "--limit", str(self.size.limit), "--seed", "0")
-        return Command("evals/generate.py", (*place, *asked, *self.size.words), name)
+        return Command("evals/generate.py", (*place, *asked, *self.size.words), name, (_WORLD,))
 
 
 def main(words: list[str] | None = None) -> int:
@@ -169,11 +176,11 @@ def main(words: list[str] | None = None) -> int:
 def _reproduce(options: argparse.Namespace) -> str:
     plan, size = find_plan(options.table), SMOKE if options.smoke else FULL
     bench = Bench(options.out, plan, size, options.jobs)
-    bench.train()
+    bench.carry_out()
     folders = bench.answers()
     groups = load_groups(folders, CLIP)
     results = options.results or (bench.out / "RESULTS.md" if options.smoke else Path("docs/RESULTS.md"))
-    decisions = [json.loads(path.read_text(encoding="utf-8")) for path in bench.decide()] if plan.has_decision else []
+    decisions = [json.loads(path.read_text(encoding="utf-8")) for path in bench.decisions()]
     runs = {v.label: [bench.model(v, seed) for seed in range(size.num_seeds)] for v in plan.variants}
     lines = section(options.table, plan, groups, runs, results.parent / "img")
     write_section(results, options.table, [*lines, *decision_table(decisions)])

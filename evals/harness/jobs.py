@@ -33,12 +33,14 @@ class Command:
     """A program of this project with its words.
 
     Attributes:
-        program: its path, e.g. "evals/generate.py". name: of its log.
+        program: its path, e.g. "evals/generate.py". name: of its log; no two of a list have the same.
+        after: names of commands before it in the list that it needs.
     """
 
     program: str
     words: tuple[str, ...]
     name: str
+    after: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"$ python {self.program} {shlex.join(self.words)}"
@@ -60,7 +62,7 @@ def carry_out_here(commands: Sequence[Command], programs: Programs) -> None:
 
 
 def carry_out_apart(commands: Sequence[Command], jobs: int, logs: Path) -> None:
-    """Carry out commands that do not wait for each other, several at once in processes of their own.
+    """Carry out commands in their order, several at once in processes of their own; one waits for those it needs.
 
     When one fails, or this process is told to end, no other begins; on SIGTERM those that run are told to end too.
 
@@ -71,7 +73,7 @@ def carry_out_apart(commands: Sequence[Command], jobs: int, logs: Path) -> None:
         TrainingError: one failed; those that had begun were let finish.
     """
     logs.mkdir(parents=True, exist_ok=True)
-    crew = _Crew(jobs, logs)
+    crew = _Crew(jobs, logs, {command.name: threading.Event() for command in commands})
     failures: list[TrainingError] = []
     with crew.stopped_by_signal(), ThreadPoolExecutor(jobs) as pool:
         try:
@@ -99,17 +101,26 @@ class _Crew:
 
     jobs: int
     logs: Path
+    ended: Mapping[str, threading.Event]
     stop: threading.Event = field(default_factory=threading.Event)
     running: set[subprocess.Popen[bytes]] = field(default_factory=set)
 
     def run(self, command: Command) -> None:
-        """Carry out one command, unless the others are over.
+        """Carry out one command when those it needs have ended, unless the others are over.
 
         Raises:
             TrainingError: it failed.
         """
-        if self.stop.is_set():
-            return
+        # Those it needs stand before it, so that they have begun and need no worker that waits here.
+        for name in command.after:
+            self.ended[name].wait()
+        try:
+            if not self.stop.is_set():
+                self._carry_out(command)
+        finally:
+            self.ended[command.name].set()
+
+    def _carry_out(self, command: Command) -> None:
         tqdm.write(str(command))
         log = self.logs / f"{command.name}.log"
         with log.open("ab") as file:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,26 @@ def test_several_at_once_are_processes_that_write_logs(tmp_path: Path) -> None:
         assert lines[0] == lines[2] == f"$ python {path} {name}", "an earlier log is kept"
         assert lines[1].startswith(f"{name} ")
     assert len({line for lines in logs.values() for line in lines[1::2]} | {str(os.getpid())}) == 7
+
+
+def test_a_command_waits_for_those_it_needs(tmp_path: Path) -> None:
+    """Others go on meanwhile; after a failure what needs it does not begin."""
+    text = f"""
+import pathlib, sys, time
+folder = pathlib.Path({str(tmp_path)!r})
+if sys.argv[1] == "slow":
+    time.sleep(1.5)
+print(sorted(each.name for each in folder.glob("*.done")))
+(folder / (sys.argv[1] + ".done")).touch()
+sys.exit(sys.argv[1] == "broken")
+"""
+    slow, other, needy, broken = commands(program(tmp_path, text), "slow", "other", "needy", "broken")
+    carry_out_apart([slow, other, replace(needy, after=("slow", "other"))], 2, tmp_path / "logs")
+    seen = {name: (tmp_path / "logs" / f"{name}.log").read_text().splitlines()[1] for name in ("slow", "needy")}
+    assert seen == {"slow": "['other.done']", "needy": "['other.done', 'slow.done']"}
+    with pytest.raises(TrainingError, match=r"1 of 2 commands"):
+        carry_out_apart([broken, replace(needy, after=("broken",))], 2, tmp_path / "failed")
+    assert [log.stem for log in (tmp_path / "failed").iterdir()] == ["broken"]
 
 
 def test_each_command_has_its_share_of_the_cores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
