@@ -7,8 +7,8 @@
 Every command that is carried out is printed, and every one continues where it was stopped. Several run at once, each
 with its share of the cores, waiting only for what it needs, and print into OUT/logs (`--jobs`). Frozen parts are fixed;
 only what trains differs from seed to seed, by the preset `flatland`'s recipe for the main tables and by 400 steps of it
-for the others. The noise of a drawing is that of its question, the same for every system. RESULTS gets one section a table;
-what stands around the sections is left as it is. Pages with examples are OUT/TABLE.html.
+for the others. The noise of a drawing is that of its question, the same for every system. RESULTS gets one section a
+table; what stands around the sections is left as it is. Pages with examples are OUT/TABLE.html.
 """
 
 from __future__ import annotations
