@@ -47,7 +47,7 @@ from gill.flatland import Scene, Story, compare, dialogue, dialogue_text, distin
 from gill.flatland import random_caption as any_caption
 from gill.flatland.captions import caption as canonical_caption
 from gill.flatland.world import item_rng
-from gill.metrics import normal_half_width, ranks_of_hits
+from gill.metrics import ranks_of_hits, share_interval
 from gill.models import find_family
 from gill.models.gill import GillIllustrator, load_weights
 from gill.training import PanelRow, draw_panel
@@ -247,10 +247,9 @@ def _told(query: Query) -> str:
 
 
 def interval(values: Sequence[float]) -> list[float]:
-    """95 % interval of the mean, normal approximation, cut to 0..1."""
-    mean = statistics.fmean(values)
-    half = normal_half_width(values) if len(values) > 1 else 1.0
-    return [round(max(mean - half, 0.0), 4), round(min(mean + half, 1.0), 4)]
+    """95 % interval of the mean; everything, for a single value."""
+    low, high = share_interval(values) if len(values) > 1 else (0.0, 1.0)
+    return [round(low, 4), round(high, 4)]
 
 
 def nested(values: dict[str, Any]) -> dict[str, Any]:

@@ -4,8 +4,9 @@
     python evals/score.py runs/eval/vist runs/eval/vist_sd --against diffusion --clip checkpoints/flatland/clip
 
 Folders are those of `evals/generate.py`. Runs of one task, context, protocol and label are one system under several
-seeds; items are drawn anew within seeds. `--against LABEL` adds the paired difference with that system on the items
-that both answered. Scores are kept in RUN/scores.json.
+seeds; items are drawn anew within seeds, those about one picture together, and "±" is the standard deviation of the
+seeds' own means. `--against LABEL` adds the paired difference with that system on the items that both answered. Scores
+are kept in RUN/scores.json.
 
     clip_similarity     cosine of CLIP's image features of the drawn and the true picture
     lpips               with --lpips: perceptual distance of the drawn and the true picture; less is better
@@ -125,13 +126,14 @@ def as_json(group: Group, opponent: Group | None) -> dict[str, Any]:
     return told
 
 
-def _numbers(estimate: Estimate) -> dict[str, float]:
+def _numbers(estimate: Estimate) -> dict[str, float | None]:
     return {
         "mean": estimate.mean,
         "low": estimate.low,
         "high": estimate.high,
         "n": estimate.num_items,
         "seeds": estimate.num_seeds,
+        "seed_deviation": estimate.seed_deviation if estimate.num_seeds > 1 else None,
     }
 
 
@@ -150,6 +152,9 @@ def _opponent(group: Group, groups: Sequence[Group], label: str | None) -> Group
 def _lines(group: Group, opponent: Group | None) -> Iterator[str]:
     gallery = f", gallery {group.scores[0].gallery_size}" if group.scores[0].gallery_size else ""
     yield f"{group.task} {group.context}, {group.protocol} protocol: {group.label}, {len(group.runs)} seeds{gallery}"
+    models = dict.fromkeys(run.manifest["model"] for run in group.runs)
+    if len(models) > 1:
+        yield f"  mean of {', '.join(models)} (generate.py --label tells systems apart)"
     for name in group.measures:
         estimate = group.estimate(name)
         line = f"  {name:24}{told(estimate)}  n = {estimate.num_items}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -45,6 +45,7 @@ class Scores:
         rows: what each answer brings to measures of the whole set (`sets.py`), float[N, K] by name.
         gallery_size: pictures or texts that each answer was ranked among; 0 where nothing was ranked.
         left_out: by reason, what has no score.
+        subjects: by id, the picture that the question is about; questions about one are not independent.
     """
 
     ids: tuple[str, ...]
@@ -52,6 +53,7 @@ class Scores:
     gallery_size: int
     left_out: Counter[str]
     rows: Mapping[str, Tensor] = field(default_factory=dict, compare=False)
+    subjects: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Scorer:
             CAPTIONING: self._captioned,
             ANSWERING: _answered,
         }
-        return kinds[answer](run)
+        subjects = {line["id"]: str(line.get("truth", line["id"])) for line in run.answered}
+        return replace(kinds[answer](run), subjects=subjects)
 
     def _drawn(self, run: Finished) -> Scores:
         lines, left_out = run.answered, run.left_out()

@@ -17,7 +17,8 @@ from gill.parameters import count_trainable
 _CAPTION = (
     "( a big red star at the top left and a small blue ring at the bottom right of the"  # what [IMG] rows start from
 )
-_SHORT = ("--epochs", "1", "--steps-per-epoch", "400", "--save-freq", "100")
+SHORT_STEPS = 400  # of a training for one row of an ablation
+_SHORT = ("--epochs", "1", "--steps-per-epoch", str(SHORT_STEPS), "--save-freq", "100")
 # Of Flatland's frozen parts: width of the language model, and the conditioning sequence.
 _HIDDEN, _LENGTH, _WIDTH = 192, 40, 192
 _PRESET = find_preset("flatland").model

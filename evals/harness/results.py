@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.harness.plans import GROWING, Plan
+from evals.harness.plans import GROWING, SHORT_STEPS, Plan
 from evals.harness.summary import Group, told
 from evals.harness.tables import accounts, differences, growth, plot, shown_measures, table, tasks_of
 from evals.harness.tasks import TASKS
 from gill.errors import DataError
 from gill.files import write_text
+from gill.models.gill import find_preset, read_trained
 
 _LESS_IS_BETTER = {"lpips", "fid", "kid"}
 _BASELINE = {"drawing": "diffusion alone", "retrieval": "frozen CLIP"}
@@ -32,8 +33,9 @@ def section(
         f"## {plan.title}",
         "",
         f"`make reproduce{'' if name == 'main' else f' TABLE={name}'}`: {seeds} training seeds over the same frozen",
-        "parts, 95 % bootstrap intervals over questions within seeds, the corrected protocol. The papers' rows are of",
-        "photographs and models of 6.7 B parameters.",
+        "parts, 95 % bootstrap intervals over questions within seeds, ± standard deviation of the seeds' own means",
+        "(which intervals do not contain), the corrected protocol. The papers' rows are of photographs and models of",
+        "6.7 B parameters.",
         "",
     ]
     if plan.has_ablation:
@@ -62,9 +64,12 @@ def _growth(groups: Sequence[Group], task: str) -> list[str]:
 
 def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]]) -> list[str]:
     """One row a variant: retrieval and embedding distance of all seeds, drawings of the first."""
+    num_asked = max(len(group.ids(name)) for group in groups for name in group.measures)
+    recipe = find_preset("flatland").recipe
     lines = [
-        "Found and drawn: a story's last picture, from five texts and four pictures. Distance: of mapped sequences",
-        "to the text encoder's, on validation pairs, mean over seeds. Drawings are of the first seed.",
+        f"Trainings of {SHORT_STEPS} steps (of the main tables: {recipe.num_epochs * recipe.steps_per_epoch:,}).",
+        f"Found and drawn: the last picture of {num_asked} stories, from five texts and four pictures. Distance: of",
+        "mapped sequences to the text encoder's, on validation pairs, mean over seeds. Drawings are of the first seed.",
         "",
         "| variant | numbers that train | found `r@1` | distance | `clip_similarity` | `judge.shape_colour_cell` "
         "| paper, `clip_similarity` |",
@@ -97,8 +102,6 @@ def conditioning_distance(run: Path) -> float:
 
 def num_trainable(run: Path) -> int:
     """Numbers that train, from a run's saved weights."""
-    from gill.models.gill import read_trained
-
     return read_trained(run / "model").num_values
 
 

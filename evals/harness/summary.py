@@ -83,7 +83,7 @@ class Group:
         values = self.values(measure)
         if not values.numel():
             raise DataError(f"{self.label}, {self.task} {self.context}: no item has {measure} under every seed")
-        return estimate_mean(values)
+        return estimate_mean(values, clusters=self._subjects(self.ids(measure)))
 
     def difference(self, other: Group, measure: str) -> Estimate:
         """By how much this system scores higher than another on the items that both answered.
@@ -97,8 +97,12 @@ class Group:
             raise DataError(f"{self.label} and {other.label} answered no item of {self.task} {self.context} both")
         if measure in SET_MEASURES:
             return estimate_set(measure, self._set_rows(measure, ids), other._set_rows(measure, ids))
-        theirs = other.values(measure, ids)
-        return paired_difference(self.values(measure, ids), theirs if len(theirs) == len(self.runs) else theirs.mean(0))
+        ours, theirs = self.values(measure, ids), other.values(measure, ids)
+        theirs = theirs if len(theirs) == len(ours) else theirs.mean(0)
+        return paired_difference(ours, theirs, clusters=self._subjects(ids))
+
+    def _subjects(self, ids: Sequence[str]) -> list[str]:
+        return [self.scores[0].subjects[each] for each in ids]
 
     def _set_rows(self, measure: str, ids: Sequence[str]) -> list[Tensor]:
         """float[items, K] of each seed."""
@@ -130,8 +134,11 @@ def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group
     """Groups in the order of their first runs.
 
     Raises:
-        DataError: runs of one group that asked other questions.
+        ConfigError: a run that is given twice. DataError: runs of one group that asked other questions.
     """
+    twice = [str(folder) for folder, count in Counter(run.folder.resolve() for run in runs).items() if count > 1]
+    if twice:
+        raise ConfigError(f"{', '.join(twice)} would count as several seeds; give each folder once")
     keys = [tuple(run.manifest[name] for name in ("task", "context", "protocol", "label")) for run in runs]
     groups = []
     for key in dict.fromkeys(keys):
@@ -146,13 +153,18 @@ def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group
 
 
 def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores:
-    """Scores of a run; kept in its folder and read back while neither the answers nor the settings change."""
+    """Scores of a run; kept in its folder and read back while neither the answers nor the settings change.
+
+    They are not kept while a picture cannot be read: it may come back.
+    """
     path = run.folder / SCORES
     made_of = {**settings, "outputs": digest_file(run.folder / OUTPUTS)}
     if path.is_file() and (found := _read_scores(path, made_of)):
         return found
     scores = scorer.score(run)
     path.unlink(missing_ok=True)  # while its rows are replaced
+    if scores.left_out != run.left_out():
+        return scores
     for name, rows in scores.rows.items():
         write_array(_rows_file(path, name), rows.numpy())
     content = {
@@ -162,6 +174,7 @@ def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores
         "gallery_size": scores.gallery_size,
         "left_out": scores.left_out,
         "rows": list(scores.rows),
+        "subjects": scores.subjects,
     }
     write_text(path, json.dumps(content) + "\n")
     return scores
@@ -173,7 +186,8 @@ def _read_scores(path: Path, made_of: dict[str, Any]) -> Scores | None:
         if found["made_of"] != made_of:
             return None
         rows = {name: torch.from_numpy(read_rows(_rows_file(path, name))) for name in found["rows"]}
-        return Scores(tuple(found["ids"]), found["values"], found["gallery_size"], Counter(found["left_out"]), rows)
+        left_out, subjects = Counter(found["left_out"]), found["subjects"]
+        return Scores(tuple(found["ids"]), found["values"], found["gallery_size"], left_out, rows, subjects)
     except (ValueError, LookupError, TypeError):
         return None  # half of a file of an older version: scored again
 
@@ -189,5 +203,6 @@ def differences_of(groups: Iterable[Group]) -> list[str]:
 
 
 def told(estimate: Estimate) -> str:
-    """A mean and its interval, as tables print it."""
-    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+    """A mean and its interval, and the deviation of several seeds' means, as tables print it."""
+    deviation = f" ± {estimate.seed_deviation:.3f}" if estimate.num_seeds > 1 else ""
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]{deviation}"

@@ -44,7 +44,7 @@ class Task:
 _IN_FILE_ORDER = "the texts of a story stand in the order of the file, whatever order the worker arranged"
 _SQUASHED = "pictures are squashed to 224 x 224, those that are shown and those that scores compare with"
 _UNTOLD = "nothing: no script of it was published, so it is asked as in the corrected protocol"
-_SURVIVOR = "of stories that share their last picture only the last one's drawing survives, and is scored for each"
+_SURVIVOR = "of stories that share their last picture only the last one's prompt survives; it is drawn for each of them"
 
 TASKS = {
     task.name: task

@@ -42,10 +42,19 @@ def read_vqa(folder: Path, protocol: str, context: str) -> Reading:
     num_shots = int(context.partition("-")[0])
     left_out, notes = Counter[str](), Counter[str]()
     questions = read_questions(folder, "val2014", left_out, notes)
-    examples = read_questions(folder, "train2014", Counter(), Counter()) if num_shots else []
+    examples = _shown(read_questions(folder, "train2014", Counter(), Counter()), notes) if num_shots else []
     if len(examples) < num_shots:
         raise DataError(f"{folder} holds {len(examples)} questions of train2014 with answers, {context} wants more")
     return Reading(tuple(_item(each, examples, num_shots) for each in questions), folder, left_out, notes)
+
+
+def _shown(examples: list[Question], notes: Counter[str]) -> list[Question]:
+    """Those whose picture is there: a question must not be left out of one context for what another does not show."""
+    is_there = {path: path.is_file() for path in {each.path for each in examples}}
+    found = [each for each in examples if is_there[each.path]]
+    if len(found) < len(examples):
+        notes["questions of train2014 whose picture is missing, which are no examples"] += len(examples) - len(found)
+    return found
 
 
 def read_questions(folder: Path, part: str, left_out: Counter[str], notes: Counter[str]) -> list[Question]:

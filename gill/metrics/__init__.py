@@ -17,6 +17,7 @@ from gill.metrics.intervals import (
     estimate_score,
     normal_half_width,
     paired_difference,
+    share_interval,
 )
 from gill.metrics.pictures import cosine_similarities, lpips_distances
 from gill.metrics.retrieval import (
@@ -73,6 +74,7 @@ __all__ = [
     "recall_at",
     "retrieval_recalls",
     "rouge_l",
+    "share_interval",
     "squared_mmd",
     "vqa_accuracy",
 ]

@@ -1,14 +1,14 @@
 """How sure a score is: percentile bootstrap over items, for one system and for the difference of two.
 
-Shape legend: S = training seeds, N = items.
+Shape legend: S = training seeds, N = items, C = clusters of items.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from torch import Tensor
 from gill.errors import DataError, ShapeError
 
 _NORMAL_QUANTILE = 1.96  # 97.5 % of a standard normal distribution lie below
+_RANGE = (0.0, 1.0)  # of shares
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Estimate:
     """A mean over items and seeds.
 
     Attributes:
-        mean: of everything. low, high: its bootstrap interval over items.
+        mean: of everything. low, high: its bootstrap interval over items, or over clusters of them.
         seed_deviation: standard deviation of the seeds' own means; nan for one seed.
     """
 
@@ -36,19 +37,36 @@ class Estimate:
 
 
 def estimate_mean(
-    value_SN: Tensor, num_resamples: int = 1000, resampling_seed: int = 0, level: float = 0.95
+    value_SN: Tensor,
+    num_resamples: int = 1000,
+    resampling_seed: int = 0,
+    level: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Estimate:
     """Mean of what the same items score under several seeds.
 
     Items are drawn anew within the seeds, the same ones in each: a hard story is hard for every seed, and to draw for
-    each seed apart would take three seeds for three times the stories.
+    each seed apart would take three seeds for three times the stories. Where every item scores 0, or every item 1, no
+    resample differs: then the interval is Wilson's, from 0 to 1.96^2 / (n + 1.96^2) or mirrored.
 
     Args:
         value_SN: float[S, N], or float[N] of one seed. `num_resamples` and the rest as in `bootstrap_interval`.
+        clusters: what each item is about, such as the picture of a question: items about one thing are not independent
+            and are drawn together. By default each stands alone.
 
     Raises:
-        ShapeError: no items. DataError: a value that is not finite.
+        ShapeError: no items, or not a cluster for each. DataError: a value that is not finite.
     """
+    found = _estimate(value_SN, num_resamples, resampling_seed, level, clusters)
+    if not found.low == found.high == found.mean or found.mean not in _RANGE:
+        return found
+    bound = _one_sided_bound(found.num_items if clusters is None else len(set(clusters)), level)
+    return replace(found, low=min(found.low, 1 - bound), high=max(found.high, bound))
+
+
+def _estimate(
+    value_SN: Tensor, num_resamples: int, resampling_seed: int, level: float, clusters: Sequence[Hashable] | None
+) -> Estimate:
     value_SN = value_SN.double().reshape(1, -1) if value_SN.dim() == 1 else value_SN.double()
     if value_SN.dim() != 2 or not value_SN.numel():
         raise ShapeError(f"wanted one value an item, a row a seed; got {tuple(value_SN.shape)}")
@@ -56,15 +74,37 @@ def estimate_mean(
         raise DataError("a value is not finite; leave the item out of all seeds, and count it")
     num_seeds, num_items = value_SN.shape
     mean_N, mean_S = value_SN.mean(0).cpu(), value_SN.mean(1)
+    sum_C, count_C = _by_cluster(mean_N, clusters)
     low, high = bootstrap_interval(
-        lambda places: float(mean_N[places].mean()), num_items, num_resamples, resampling_seed, level
+        lambda places: float(sum_C[places].sum() / count_C[places].sum()),
+        len(sum_C),
+        num_resamples,
+        resampling_seed,
+        level,
     )
     deviation = float(mean_S.std()) if num_seeds > 1 else float("nan")
     return Estimate(float(mean_N.mean()), low, high, deviation, num_items, num_seeds)
 
 
+def _by_cluster(value_N: Tensor, clusters: Sequence[Hashable] | None) -> tuple[Tensor, Tensor]:
+    """float64[C], float64[C]: sum and number of the values of each cluster, in the order of their first items."""
+    if clusters is None:
+        return value_N, torch.ones_like(value_N)
+    if len(clusters) != len(value_N):
+        raise ShapeError(f"wanted a cluster for each of {len(value_N)} items; got {len(clusters)}")
+    numbers = {each: number for number, each in enumerate(dict.fromkeys(clusters))}
+    places = torch.tensor([numbers[each] for each in clusters])
+    none = torch.zeros(len(numbers), dtype=value_N.dtype)
+    return none.index_add(0, places, value_N), none.index_add(0, places, torch.ones_like(value_N))
+
+
 def paired_difference(
-    ours_SN: Tensor, theirs_SN: Tensor, num_resamples: int = 1000, resampling_seed: int = 0, level: float = 0.95
+    ours_SN: Tensor,
+    theirs_SN: Tensor,
+    num_resamples: int = 1000,
+    resampling_seed: int = 0,
+    level: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Estimate:
     """By how much one system scores higher than another on the same items; as `estimate_mean` of the differences.
 
@@ -79,7 +119,7 @@ def paired_difference(
     ours_SN, theirs_SN = (each.reshape(1, -1) if each.dim() == 1 else each for each in (ours_SN, theirs_SN))
     if ours_SN.shape[1:] != theirs_SN.shape[1:] or len(theirs_SN) not in (1, len(ours_SN)):
         raise ShapeError(f"systems must share items and seeds: {tuple(ours_SN.shape)} and {tuple(theirs_SN.shape)}")
-    return estimate_mean(ours_SN.double() - theirs_SN.double(), num_resamples, resampling_seed, level)
+    return _estimate(ours_SN.double() - theirs_SN.double(), num_resamples, resampling_seed, level, clusters)
 
 
 def bootstrap_interval(
@@ -92,6 +132,27 @@ def bootstrap_interval(
         level: share of the resamples inside.
     """
     return _inside(_resample(score, num_items, num_resamples, seed), level)
+
+
+def _one_sided_bound(num_items: int, level: float = 0.95) -> float:
+    """How large a share may be of which none of the items is; 1 minus it is how small, where all are.
+
+    Wilson's interval (1927): z^2 / (n + z^2), for 0 of 256 at 95 % .0148.
+    """
+    squared = statistics.NormalDist().inv_cdf((1 + level) / 2) ** 2
+    return squared / (num_items + squared)
+
+
+def share_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of values in 0..1 by the normal distribution; of equal extremes as `estimate_mean`.
+
+    Raises:
+        ShapeError: fewer than two values.
+    """
+    mean, half = statistics.fmean(values), normal_half_width(values)
+    if half == 0 and mean in _RANGE:
+        half = _one_sided_bound(len(values))
+    return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
 def normal_half_width(values: Sequence[float]) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from evals.harness.systems import ChanceSystem
 from evals.score import load_groups
 from evals.score import main as score
 from gill.backbones import Clip
-from gill.errors import DataError
+from gill.errors import ConfigError, DataError
 from gill.flatland import read_caption
 from tests.evals.benchmark_files import (
     NUM_STORIES,
@@ -63,9 +64,11 @@ def test_true_pictures_score_one(stories: Path, tmp_path: Path) -> None:
     run = by_chance("vist-generation", stories, tmp_path / "run")
     draw_the_truth(run, NUM_STORIES)
     (group,) = load_groups([run], CLIP)
-    for name in ("clip_similarity", "judge.whole", "judge.shape_colour_cell"):
+    assert group.estimate("clip_similarity").mean == pytest.approx(1, abs=1e-5)
+    for name in ("judge.whole", "judge.shape_colour_cell"):
         estimate = group.estimate(name)
-        assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((1, 1, 1), abs=1e-5)
+        lowest = NUM_STORIES / (NUM_STORIES + 1.96**2)  # Wilson's, of all of so few
+        assert (estimate.mean, estimate.low, estimate.high) == pytest.approx((1, lowest, 1), abs=1e-4)
         assert estimate.num_items == NUM_STORIES
 
 
@@ -79,7 +82,8 @@ def test_systems_are_compared_item_by_item(stories: Path, tmp_path: Path, capsys
     assert score(words) == 0
     assert "minus other: 0.000 [0.000, 0.000]" in capsys.readouterr().out
     one, other = json.loads(out.read_text())
-    assert one["differences"]["judge.whole"] == {"mean": 0, "low": 0, "high": 0, "n": NUM_STORIES, "seeds": 1}
+    equal = {"mean": 0, "low": 0, "high": 0, "n": NUM_STORIES, "seeds": 1, "seed_deviation": None}
+    assert one["differences"]["judge.whole"] == equal
     assert "differences" not in other
 
 
@@ -92,6 +96,20 @@ def test_seeds_of_one_label_are_one_system(stories: Path, tmp_path: Path) -> Non
     estimate = group.estimate("judge.place")
     assert (estimate.num_seeds, estimate.num_items) == (3, NUM_STORIES)
     assert estimate.mean == pytest.approx(sum(map(sum, rows)) / (3 * NUM_STORIES))
+    means = [sum(row) / NUM_STORIES for row in rows]
+    assert told(estimate).endswith(f"] ± {statistics.stdev(means):.3f}")
+
+
+def test_one_folder_is_not_two_seeds(stories: Path, tmp_path: Path) -> None:
+    run = by_chance("vist-generation", stories, tmp_path / "run")
+    with pytest.raises(ConfigError, match="would count as several seeds"):
+        load_groups([run, run / "pictures" / ".."], CLIP)
+
+
+def test_models_under_one_label_are_named(stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runs = [by_chance("vist-generation", stories, tmp_path / name, "--model", name) for name in ("one", "other")]
+    assert score([*map(str, runs), "--clip", CLIP]) == 0
+    assert "mean of one, other (generate.py --label tells systems apart)" in capsys.readouterr().out
 
 
 def test_other_questions_under_one_label_are_refused(stories: Path, tmp_path: Path) -> None:
@@ -108,6 +126,9 @@ def test_a_picture_that_was_lost_after_drawing_is_counted(stories: Path, tmp_pat
     (group,) = load_groups([run], CLIP)
     assert group.estimate("clip_similarity").num_items == NUM_STORIES - 1
     assert group.left_out == {"question: its drawn or true picture cannot be read any more": 1}
+    shutil.copy(run / "pictures" / "1.png", run / "pictures" / "0.png")
+    (again,) = load_groups([run], CLIP)
+    assert again.estimate("clip_similarity").num_items == NUM_STORIES, "what came back is scored"
 
 
 def test_scores_are_kept_until_the_answers_change(

@@ -40,6 +40,18 @@ def test_a_question_is_put_alone_or_after_examples(folder: Path) -> None:
         assert text == f"Q: Is it {int(path.stem[-12:])}?\nA: answer {int(path.stem[-12:])}\n"
 
 
+def test_an_example_without_its_picture_is_not_shown(folder: Path) -> None:
+    """A question must not fall out of one context alone."""
+    lost = folder / "train2014" / "COCO_train2014_000000000002.jpg"
+    lost.unlink()
+    found = vqa.read_vqa(folder, "corrected", "4-shot")
+    assert len(found.items) == 6 and all(lost not in item.needs for item in found.items)
+    assert found.notes == {"questions of train2014 whose picture is missing, which are no examples": 1}
+    lost.with_name("COCO_train2014_000000000001.jpg").unlink()
+    with pytest.raises(DataError, match="holds 3 questions of train2014"):
+        vqa.read_vqa(folder, "corrected", "4-shot")
+
+
 def test_order_repetition_and_gaps_are_met(folder: Path) -> None:
     before = vqa.read_vqa(folder, "corrected", "0-shot").items
     asked, told = "v2_OpenEnded_mscoco_val2014_questions.json", "v2_mscoco_val2014_annotations.json"

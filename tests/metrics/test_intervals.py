@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from gill.errors import DataError, ShapeError
-from gill.metrics import bootstrap_interval, estimate_mean, estimate_score, normal_half_width, paired_difference
+from gill.metrics import (
+    bootstrap_interval,
+    estimate_mean,
+    estimate_score,
+    normal_half_width,
+    paired_difference,
+    share_interval,
+)
 
 
 def test_a_bootstrap_interval_is_that_of_the_mean() -> None:
@@ -39,6 +46,35 @@ def test_a_paired_difference_forgets_what_makes_items_hard() -> None:
     assert (found.mean, found.low, found.high) == pytest.approx((0.1, 0.1, 0.1))
     assert paired_difference(hardness + 0.1, hardness[0]).mean == pytest.approx(0.1)  # against an untrained system
     assert estimate_mean(hardness).high - estimate_mean(hardness).low > 0.07  # sd .29 of 200: 2 x 1.96 x .0205 = .08
+
+
+def test_none_of_few_is_not_surely_none() -> None:
+    """Where all items score 0, or 1, no resample differs: Wilson's interval ends at 3.8415 / (n + 3.8415)."""
+    none, all_of_three = estimate_mean(torch.zeros(256)), estimate_mean(torch.ones(3, 500))
+    assert (none.mean, none.low, none.high) == pytest.approx((0, 0, 0.01478), abs=1e-5)
+    assert (all_of_three.mean, all_of_three.low, all_of_three.high) == pytest.approx((1, 0.99238, 1), abs=1e-5)
+    assert share_interval([1.0] * 256) == pytest.approx((0.98522, 1), abs=1e-5)
+    assert share_interval([0, 0, 1, 1]) == pytest.approx((0, 1))  # .5 and 1.96 x .289 to both sides
+    equal = paired_difference(torch.ones(3, 500), torch.ones(500))
+    assert (equal.mean, equal.low, equal.high) == (0, 0, 0), "a difference is no share"
+
+
+def test_items_about_one_thing_are_drawn_together() -> None:
+    """Five answers about a picture that are alike tell no more than one."""
+    items = torch.tensor([0.0] * 60 + [1.0] * 40)
+    fivefold, about = items.repeat_interleave(5), [f"picture {number // 5}" for number in range(500)]
+    alone, together = estimate_mean(items, 2000), estimate_mean(fivefold, 2000, clusters=about)
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    assert (together.mean, together.num_items) == (pytest.approx(0.4), 500)
+    apart = estimate_mean(fivefold, 2000)
+    assert apart.high - apart.low < 0.6 * (alone.high - alone.low)  # about 1 / sqrt(5)
+    assert estimate_mean(torch.zeros(500), clusters=about).high == pytest.approx(0.03699, abs=1e-5)  # of 100
+    uneven = estimate_mean(torch.tensor([1.0, 1.0, 1.0, 0.0]), 2000, clusters="aaab")
+    assert (uneven.mean, uneven.low, uneven.high) == (0.75, 0, 1)  # a resample is aa, ab or bb
+    less = paired_difference(fivefold, torch.zeros(500), 2000, clusters=about)
+    assert (less.low, less.high) == pytest.approx((alone.low, alone.high))
+    with pytest.raises(ShapeError, match="a cluster for each of 100 items"):
+        estimate_mean(items, clusters=about)
 
 
 def test_values_that_do_not_fit_are_refused() -> None:
