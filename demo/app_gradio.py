@@ -51,7 +51,7 @@ def _parse(words: list[str] | None) -> argparse.Namespace:
     default = ROOT / "checkpoints" / "gill_flatland"
     add("--model", type=Path, default=default, metavar="DIR", help="(default: checkpoints/gill_flatland)")
     add("--device", help="cpu, cuda, ... (default: an accelerator where there is one)")
-    add("--dtype", choices=("float32", "bfloat16", "float16"), help="of the frozen parts (default: as trained)")
+    add("--dtype", choices=("float32", "bfloat16"), help="of the frozen parts (default: as trained)")
     add("--quantization", choices=("8bit", "4bit"), default="", help="of the language model; needs bitsandbytes")
     add("--search", choices=("exact", "faiss"), default="exact", help="faiss for many millions of pictures")
     add("--image-folder", type=Path, action="append", default=[], metavar="DIR", help="of the index's pictures")

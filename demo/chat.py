@@ -15,7 +15,8 @@ from PIL import Image
 
 from gill.data import open_image
 from gill.errors import GenerationError
-from gill.models.gill import GillTokenizer, Turn, chat_prompt, dialogue_prompt
+from gill.models.gill import GillTokenizer, Turn, chat_prompt, dialogue_prompt, ends_turns_by_newline
+from gill.retrieval import FORMATS
 from gill.types import (
     GenerationEvent,
     GenerationOptions,
@@ -33,7 +34,7 @@ _NUCLEUS = 0.95  # as in the original's demo, whenever words are sampled
 # What is shown of an image: what the decision says, one kind alone, or both.
 KINDS = ("as decided", "retrieved", "generated", "both")
 # How the language model reads a conversation.
-FORMS = ("questions as Q: and A:", "everything as Q: and A:", "as written", "chat template")
+FORMS = ("as Flatland's documents", "everything as Q: and A:", "as written", "chat template")
 
 Progress = Callable[[int, int], None]
 
@@ -126,13 +127,14 @@ class Settings:
     form: str = FORMS[1]
     seed: int = 0
 
-    def options(self) -> GenerationOptions:
-        """As the generator takes them.
+    def options(self, tokenizer: GillTokenizer) -> GenerationOptions:
+        """As the generator takes them. A reply is one line, but in a chat template that ends it by a token.
 
         Raises:
-            GenerationError: a value outside its range.
+            GenerationError: a value outside its range. ConfigError: as `prompt_of`.
         """
         return GenerationOptions(
+            stop_at_newline=self.form != "chat template" or ends_turns_by_newline(tokenizer),
             num_words=int(self.num_words),
             temperature=self.temperature,
             top_p=_NUCLEUS if self.temperature > 0 else 1.0,
@@ -155,7 +157,8 @@ def reply(
     """
     parts: list[Part] = []
     prompt = prompt_of(conversation, settings.form, generator.tokenizer)
-    for event in generator.stream(prompt, settings.options(), int(settings.seed), progress):
+    options = settings.options(generator.tokenizer)
+    for event in generator.stream(prompt, options, int(settings.seed), progress):
         if isinstance(event, TextDelta):
             parts = (
                 [*parts[:-1], Part(parts[-1].text + event.text)] if _ends_in_text(parts) else [*parts, Part(event.text)]
@@ -167,7 +170,7 @@ def reply(
             parts = [*parts, *image_parts(event.output, settings, folder)]
             yield conversation.answered(parts)
     if not any(part.text.strip() or part.picture or part.remark for part in parts):
-        yield conversation.answered([Part(remark="the model ended its reply at once")])
+        yield conversation.answered([Part(remark="the model ended its reply at once; reset, or ask in other words")])
 
 
 def image_parts(output: ImageOutput, settings: Settings, folder: Path) -> list[Part]:
@@ -202,7 +205,9 @@ def prompt_of(conversation: Conversation, form: str, tokenizer: GillTokenizer) -
         return chat_prompt(turns, tokenizer)
     if form == "everything as Q: and A:":
         return dialogue_prompt(turns)
-    return _running_text(turns, marks_questions=form == "questions as Q: and A:")
+    if form == "as Flatland's documents":
+        return _running_text(_last_document(turns), marks_questions=True)
+    return _running_text(turns, marks_questions=False)
 
 
 def open_upload(path: Path, folder: Path) -> Path:
@@ -211,7 +216,7 @@ def open_upload(path: Path, folder: Path) -> Path:
     Raises:
         DataError: no picture, a damaged or an enormous one.
     """
-    picture = open_image(path, "upload")
+    picture = open_image(path, "upload", formats=FORMATS)
     picture.thumbnail((_LARGEST_SIDE, _LARGEST_SIDE))
     return keep_picture(picture, folder)
 
@@ -234,6 +239,34 @@ def _segments(message: Message) -> tuple[Segment, ...]:
         if part.text or part.picture
     ]
     return tuple(pieces)
+
+
+def _last_document(turns: Sequence[Turn]) -> Sequence[Turn]:
+    """The turns since a picture was described, or a question answered, and something other than a question followed.
+
+    Flatland's documents are a caption, a story, or a picture with questions: what describes or answers ends one, but
+    for further questions.
+    """
+    begins = [
+        place
+        for place in range(2, len(turns))
+        if _is_told(*turns[place - 2 : place]) and not (_is_question(turns[place]) and _is_words(turns[place]))
+    ]
+    return turns[begins[-1] :] if begins else turns
+
+
+def _is_told(asked: Turn, reply: Turn) -> bool:
+    """Whether these turns are a picture alone, or a question, and words for it."""
+    is_asked = not asked.is_reply and (_is_question(asked) or not any(part.is_text for part in asked.parts))
+    return is_asked and reply.is_reply and _is_words(reply)
+
+
+def _is_question(turn: Turn) -> bool:
+    return any((part.text or "").rstrip().endswith("?") for part in turn.parts)
+
+
+def _is_words(turn: Turn) -> bool:
+    return all(part.is_text for part in turn.parts)
 
 
 def _running_text(turns: Sequence[Turn], marks_questions: bool) -> list[Segment]:

@@ -20,7 +20,7 @@ from gill.errors import GillError
 
 MAX_UPLOAD = "10mb"
 MAX_WAITING = 16  # requests in the queue; further ones are told to come back
-_FORGET_AFTER_SECONDS = 3600  # copies of pictures that pages were sent, and conversations of closed pages
+_FORGET_AFTER_SECONDS = 3600  # copies of pictures that pages were sent
 # gradio offers to send a shown picture to another host, and has no setting against it
 STYLE = '#chat [aria-label="Share"] { display: none; }'
 # Fonts of the reader's own machine: the page asks no other host for anything.
@@ -66,12 +66,15 @@ class Callbacks:
             pictures = [open_upload(Path(name), self.offer.folder) for name in message["files"]]
             asked = conversation.asked(message["text"], pictures)
             yield shown(asked), asked, _EMPTY
-            steps = reply(asked, self.generator, Settings(*values), self.offer.folder, _drawing(progress))
+            steps = reply(asked, self.generator, self._settings(values), self.offer.folder, _drawing(progress))
             for current in steps:
                 yield shown(current), dataclasses.replace(current, note=""), gr.skip()
         except (GillError, OSError) as error:
             gr.Warning(str(error))
             yield shown(conversation), conversation, message
+        except Exception:  # such as a GPU's memory that ran out: the question is not lost with the reply
+            yield shown(conversation), conversation, message
+            raise
 
     def undo(self, conversation: Conversation) -> tuple[list[dict[str, Any]], Conversation]:
         """Without the last question and its answer."""
@@ -84,11 +87,16 @@ class Callbacks:
     def save(self, conversation: Conversation, *values: Any) -> Any:
         """The file of the conversation."""
         try:
-            path = save(conversation, Settings(*values), self.offer.name, self.offer.folder)
+            path = save(conversation, self._settings(values), self.offer.name, self.offer.folder)
         except GillError as error:
             gr.Warning(str(error))
             return gr.File(value=None, visible=False)
         return gr.File(value=str(path), visible=True)
+
+    def _settings(self, values: Sequence[Any]) -> Settings:
+        """What the sliders say; a field that was emptied says what it began with."""
+        starts = dataclasses.astuple(self.offer.defaults)
+        return Settings(*(start if value is None else value for value, start in zip(values, starts, strict=False)))
 
 
 def shown(conversation: Conversation) -> list[dict[str, Any]]:
@@ -114,7 +122,7 @@ def build_page(generator: Streamer, offer: Offer, limit: RateLimit) -> gr.Blocks
 
     cache_times = (_FORGET_AFTER_SECONDS, _FORGET_AFTER_SECONDS)
     with gr.Blocks(title=f"GILL: {offer.name}", analytics_enabled=False, delete_cache=cache_times) as page:
-        conversation = gr.State(Conversation(), time_to_live=_FORGET_AFTER_SECONDS)
+        conversation = gr.State(Conversation())  # of closed pages gradio forgets it after an hour
         gr.Markdown(f"## {offer.name}\n{offer.about}")
         with gr.Row():
             with gr.Column(scale=3):

@@ -16,12 +16,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import gill
 from gill.data import open_image
 from gill.flatland import dialogue, draw
-from gill.models.gill import Turn, chat_prompt
+from gill.models.gill import Turn, chat_prompt, ends_turns_by_newline
 from gill.types import GenerationOptions, Segment
 
 ASKED = dialogue("test", 3)
 QUESTIONS = [f"{each.question}?" for each in ASKED.rounds[:4]]
-WORDS_ONLY = GenerationOptions(num_words=24, max_num_images=0)
 
 
 def main(words: list[str] | None = None) -> int:
@@ -29,11 +28,14 @@ def main(words: list[str] | None = None) -> int:
     options = _parse(words)
     picture = open_image(options.picture, "question") if options.picture else draw(ASKED.scene)
     generator = gill.load_gill(options.model).generator
+    words_only = GenerationOptions(
+        num_words=24, max_num_images=0, stop_at_newline=ends_turns_by_newline(generator.tokenizer)
+    )
     turns: list[Turn] = []
     for number, question in enumerate(options.say):
         shown = [Segment(image=picture)] if number == 0 else []
         turns.append(Turn((*shown, Segment(text=question))))
-        reply = generator.generate(chat_prompt(turns, generator.tokenizer), WORDS_ONLY, seed=0)
+        reply = generator.generate(chat_prompt(turns, generator.tokenizer), words_only, seed=0)
         said = "".join(part for part in reply if isinstance(part, str)).strip()
         turns.append(Turn((Segment(text=said),), is_reply=True))
         print(f"{question} {said}")

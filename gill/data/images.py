@@ -53,11 +53,15 @@ def find_image(folder: Path, name: str, place: str) -> Path:
     )
 
 
-def open_image(path: Path, place: str, content: bytes | None = None) -> Image.Image:
+def open_image(
+    path: Path, place: str, content: bytes | None = None, formats: tuple[str, ...] | None = None
+) -> Image.Image:
     """A decoded RGB picture.
 
     Args:
         content: of the picture, when `path` is the shard it was read from.
+        formats: Pillow's names of those that are read, whatever the file is called; by default all it knows, some of
+            which start other programs: for files of strangers name a few.
 
     Raises:
         DataError: not a picture, truncated, or larger than `MAX_PIXELS`.
@@ -66,14 +70,14 @@ def open_image(path: Path, place: str, content: bytes | None = None) -> Image.Im
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of damaged metadata in pictures that can be read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path if content is None else BytesIO(content)) as image:
+            with Image.open(path if content is None else BytesIO(content), formats=formats) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(_too_large(path, place, f"{image.width} x {image.height} pixels"))
                 return image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(path, place, "too many pixels")) from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{place}: {path} is no picture that can be read; replace it or remove the row") from error
+        raise DataError(f"{place}: {path} is no picture that can be read; replace it or leave it out") from error
     except DataError:
         raise
     except _BROKEN as error:

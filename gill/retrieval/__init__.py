@@ -2,15 +2,21 @@
 
 from gill.retrieval.addresses import AddressPolicy, is_public
 from gill.retrieval.fetch import PictureFetcher
-from gill.retrieval.importing import ReleasedEmbeddings, import_released, read_released_embeddings
+from gill.retrieval.importing import (
+    ReleasedEmbeddings,
+    check_imported,
+    import_released,
+    read_released_embeddings,
+)
 from gill.retrieval.index import BACKENDS, RetrievalIndex
 from gill.retrieval.layout import DTYPES, MANIFEST_NAME, IndexCard, fingerprint, is_storable
-from gill.retrieval.pictures import FetchLimits
+from gill.retrieval.pictures import FORMATS, FetchLimits
 from gill.retrieval.writing import IndexWriter
 
 __all__ = [
     "BACKENDS",
     "DTYPES",
+    "FORMATS",
     "MANIFEST_NAME",
     "AddressPolicy",
     "FetchLimits",
@@ -19,6 +25,7 @@ __all__ = [
     "PictureFetcher",
     "ReleasedEmbeddings",
     "RetrievalIndex",
+    "check_imported",
     "fingerprint",
     "import_released",
     "is_public",

@@ -9,7 +9,10 @@ which does more than note down numbers; any other name ends the reading.
 
 from __future__ import annotations
 
+import hashlib
 import io
+import json
+import math
 import pickle
 import struct
 from collections.abc import Callable, Sequence
@@ -22,6 +25,7 @@ import torch
 from torch import Tensor
 
 from gill.errors import DataError, MissingFileError
+from gill.files import write_json
 from gill.retrieval.layout import IndexCard, is_storable
 from gill.retrieval.writing import IndexWriter
 
@@ -41,6 +45,8 @@ _UNREADABLE = (
     AssertionError,
     struct.error,
 )
+_SOURCES = "imported.json"
+_END_BYTES = 1 << 20
 _SHARD_ROWS = 262_144  # a released file has millions of rows; each shard is one open file
 
 
@@ -75,7 +81,41 @@ def import_released(files: Sequence[Path], folder: Path) -> tuple[int, int]:
         good = inside[is_good[inside]]
         writer.write(number, asked, [paths[row] for row in good], rows[good])
     writer.finish(len(paths))
+    write_json(folder / _SOURCES, _known_by(files))
     return int(is_good.sum()), int((~is_good).sum())
+
+
+def check_imported(files: Sequence[Path], folder: Path) -> None:
+    """Refuse an index that was imported from other files than these, which have taken their place since.
+
+    Raises:
+        DataError: it was, or what it says of them is damaged.
+    """
+    path = folder / _SOURCES
+    if not path.is_file():
+        return  # an index of our own
+    try:
+        known = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is damaged ({error}); remove {folder} to import again") from error
+    if known != _known_by(files):
+        raise DataError(
+            f"{folder} was imported from {', '.join(known)}, and what lies beside it now is another "
+            f"{', '.join(path.name for path in files)}; remove {folder} to import again"
+        )
+
+
+def _known_by(files: Sequence[Path]) -> dict[str, list[Any]]:
+    """By name, a file's size and a digest of its ends: it may have gigabytes."""
+    return {path.name: [path.stat().st_size, _digest_ends(path)] for path in files}
+
+
+def _digest_ends(path: Path) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.sha256(file.read(_END_BYTES))
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        digest.update(file.read(_END_BYTES))
+    return digest.hexdigest()
 
 
 def read_released_embeddings(path: Path) -> ReleasedEmbeddings:
@@ -193,6 +233,8 @@ def _load_storage(raw: bytes) -> _Storage:
 def _rebuild_tensor(storage: Any, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> _Array:
     if not isinstance(storage, _Storage):
         raise pickle.UnpicklingError("it holds a tensor without numbers")
+    if math.prod(size) > storage.values.numel():  # one number, said to be read a billion times
+        raise pickle.UnpicklingError(f"it holds an array {size} of {storage.values.numel()} numbers")
     return _Array(storage.values.as_strided(size, stride, offset).numpy())
 
 

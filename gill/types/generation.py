@@ -70,7 +70,7 @@ class GenerationOptions:
         img_logit_bias: added to the [IMG0] logit: the odds of an image grow by exp of it, whatever the logit's sign.
         img_logit_scale: factor on the [IMG0] logit as the originals define it (`GillConfig.img_logit_rule`); 1 changes
             nothing.
-        force_image: the first image comes at the first place allowed.
+        force_image: the first image comes at the first place allowed, or where the reply would end before it.
         max_num_images: at most so many; the reply ends where the model asks for one more, and 0 forbids images.
         num_retrieved, num_generated: pictures fetched and kept of those drawn, per image.
         num_candidates: drawn for each one kept; the best in the retrieval space are kept, or by the generator's
@@ -195,11 +195,6 @@ class Ranker(Protocol):
 
 class Drawer(Protocol):
     """A text-to-image model that is conditioned on sequences instead of words."""
-
-    @property
-    def conditioning_shape(self) -> tuple[int, int]:
-        """(L, C)."""
-        ...
 
     def draw(
         self,

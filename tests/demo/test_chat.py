@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Iterator, Sequence
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +27,17 @@ from demo.chat import (
 )
 from demo.keeping import RateLimit, save
 from demo.openings import flatland_openings
+from demo.page import Callbacks, Offer
 from gill.errors import DataError, GenerationError
 from gill.flatland import read_caption, read_picture
+from gill.models.gill import GillTokenizer
 from gill.types import GenerationEvent, GenerationOptions, ImageDecided, ImageOutput, ImageReady, Picture, TextDelta
+from tests.models.gill.tiny_gill import tiny_generator
 
 FETCHED = tuple(
     Picture(Image.new("RGB", (8, 8), (number, 0, 0)), 0.9 - number / 10, f"{number}.png") for number in (1, 2)
 )
+NO_TOKENIZER: GillTokenizer = None  # type: ignore[assignment]  # only chat templates ask for one
 DRAWN = (Picture(Image.new("RGB", (8, 8), "blue"), None, "seed 17"),)
 
 
@@ -100,18 +105,27 @@ def test_an_image_is_shown_as_the_settings_say(tmp_path: Path) -> None:
 
 
 def test_sliders_become_options() -> None:
-    options = Settings(2.5, 9, 0.7, 3.0, 12, 3, 2, "retrieved").options()
+    options = Settings(2.5, 9, 0.7, 3.0, 12, 3, 2, "retrieved").options(NO_TOKENIZER)
     assert (options.img_logit_bias, options.num_words, options.temperature, options.top_p) == (2.5, 9, 0.7, 0.95)
     assert (options.guidance_scale, options.num_inference_steps) == (3.0, 12)
     assert (options.max_num_images, options.num_retrieved, options.num_generated) == (3, 2, 0)
-    plain = Settings().options()
+    plain = Settings().options(NO_TOKENIZER)
+    assert plain.stop_at_newline
     assert (plain.top_p, plain.guidance_scale, plain.num_inference_steps) == (1.0, None, None)
     assert (plain.num_retrieved, plain.num_generated) == (1, 1)
 
 
 def test_an_empty_reply_is_said_to_be_empty(tmp_path: Path) -> None:
     (step,) = reply(Conversation().asked("x", []), FakeGenerator(), Settings(), tmp_path)
-    assert step.messages[-1] == Message((Part(remark="the model ended its reply at once"),), is_reply=True)
+    (remark,) = remarks(step.messages[-1].parts)
+    assert remark.startswith("the model ended its reply at once")
+
+
+def test_a_reply_in_a_chat_template_may_have_lines() -> None:
+    tokenizer = tiny_generator().tokenizer
+    for ending, stops in (("</s>", False), ("\n", True)):
+        tokenizer.tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}" + ending + "{% endfor %}"
+        assert Settings(form="chat template").options(tokenizer).stop_at_newline is stops
 
 
 def test_a_conversation_is_read_in_the_form_asked_for(tmp_path: Path) -> None:
@@ -119,10 +133,9 @@ def test_a_conversation_is_read_in_the_form_asked_for(tmp_path: Path) -> None:
     talk = Conversation().asked("", [photo]).answered([Part(" a ball."), Part(remark="not read")])
     talk = talk.asked("where is it?", []).answered([Part(" the beach")]).asked("a red ball.", [])
     talk = talk.answered([Part(picture=photo, remark="generated, seed 0")]).asked("is it big?", [])
-    questions, everything, written, _ = FORMS
-    assert texts(talk, questions) == [
-        *(None, " a ball.", "\nQ: where is it?\nA:", " the beach", "\na red ball.", None, "\nQ: is it big?\nA:")
-    ]
+    documents, everything, written, _ = FORMS
+    assert texts(talk.undone().undone(), documents) == [None, " a ball.", "\nQ: where is it?\nA:", " the beach"]
+    assert texts(talk, documents) == ["a red ball.", None, "\nQ: is it big?\nA:"]
     assert texts(talk, written) == [
         None,
         " a ball.",
@@ -134,6 +147,19 @@ def test_a_conversation_is_read_in_the_form_asked_for(tmp_path: Path) -> None:
     ]
     first = ["Q: \nA:", " a ball.\n", "Q: where is it?\nA:"]
     assert [text for text in texts(talk, everything) if text is not None][:3] == first
+
+
+def test_a_document_of_flatland_ends_with_a_description_or_an_answer(tmp_path: Path) -> None:
+    """What follows them is a text of its own; a story goes on, after pictures and after words."""
+    photo, other = (keep_picture(Image.new("RGB", (8, 8), name), tmp_path) for name in ("red", "blue"))
+    described = Conversation().asked("", [photo]).answered([Part(" a ball.")])
+    assert texts(described.asked("a cone.", []), FORMS[0]) == ["a cone."]
+    assert texts(described.asked("is it big?", []), FORMS[0]) == [None, " a ball.", "\nQ: is it big?\nA:"]
+    assert texts(described.asked("what is it?", [other]), FORMS[0]) == [None, "\nQ: what is it?\nA:"]
+    story = Conversation().asked("mia has a ball.", [photo]).answered([Part(" they play.")])
+    assert texts(story.asked("at last.", []), FORMS[0]) == [None, " mia has a ball.", " they play.", " at last."]
+    shown = Conversation().asked("a ball.", []).answered([Part(picture=photo, remark="retrieved")])
+    assert texts(shown.asked("a cone.", []), FORMS[0]) == ["a ball.", None, " a cone."]
 
 
 def test_undo_takes_back_a_question_with_its_answer() -> None:
@@ -157,8 +183,45 @@ def test_an_upload_is_checked_and_made_small(tmp_path: Path) -> None:
     with Image.open(open_upload(tmp_path / "a.png", tmp_path)) as kept:
         assert (kept.size, kept.mode) == ((1024, 512), "RGB")
     (tmp_path / "b.png").write_bytes(b"<svg/>")
-    with pytest.raises(DataError, match="no picture"):
-        open_upload(tmp_path / "b.png", tmp_path)
+    Image.new("RGB", (8, 8)).save(tmp_path / "c.png", format="EPS")  # which Pillow gives to another program
+    for name in ("b.png", "c.png"):
+        with pytest.raises(DataError, match="no picture"):
+            open_upload(tmp_path / name, tmp_path)
+
+
+# The page's callbacks
+
+
+def callbacks(tmp_path: Path, generator: Any) -> Callbacks:
+    return Callbacks(generator, Offer("m", "", tmp_path, Settings(seed=3), True, True), RateLimit(9, 60))
+
+
+def say(calls: Callbacks, *values: Any) -> list[Any]:
+    message = {"text": "x", "files": []}
+    return list(calls.answer(message, Conversation(), *values, caller="a", progress=lambda *_, **__: None))  # type: ignore[arg-type]
+
+
+def test_an_emptied_field_says_what_it_began_with(tmp_path: Path) -> None:
+    generator = FakeGenerator(TextDelta("y"))
+    say(callbacks(tmp_path, generator), *astuple(replace(Settings(), num_words=7, seed=None)))  # type: ignore[arg-type]
+    (_, options, seed), *_ = generator.asked
+    assert (options.num_words, seed) == (7, 3)
+
+
+def test_a_question_is_not_lost_with_its_reply(tmp_path: Path) -> None:
+    class Broken(FakeGenerator):
+        def stream(self, *_: Any, **__: Any) -> Iterator[GenerationEvent]:
+            raise RuntimeError("out of memory")
+
+    message, seen = {"text": "x", "files": []}, []
+    calls = callbacks(tmp_path, Broken())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        for step in calls.answer(message, Conversation(), *astuple(Settings()), caller="a", progress=None):  # type: ignore[arg-type]
+            seen.append(step)
+    assert seen[-1] == ([], Conversation(), message)
+
+
+# What is kept
 
 
 def test_a_saved_conversation_names_its_pictures(tmp_path: Path) -> None:

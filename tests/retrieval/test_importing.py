@@ -108,6 +108,16 @@ class Payload:
         return Path.touch, (self.mark,)
 
 
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_one_number_is_not_read_as_a_billion(tmp_path: Path) -> None:
+    """Strides of nothing make a tensor of any size of it, which would be 10 GB as an index."""
+    wide = torch.zeros(1).expand(50_000, 50_000)
+    (tmp_path / "e.npy").write_bytes(pickle.dumps({"paths": ["a.png"] * 50_000, "embeddings": wide}))
+    assert (tmp_path / "e.npy").stat().st_size < 1_000_000
+    with pytest.raises(DataError, match="of 1 numbers"):
+        read_released_embeddings(tmp_path / "e.npy")
+
+
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_payloads_are_not_executed(protocol: int, tmp_path: Path) -> None:
     mark = tmp_path / "executed"

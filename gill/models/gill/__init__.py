@@ -13,7 +13,13 @@ from gill.models.gill.checkpoint import (
 )
 from gill.models.gill.compat import Gill, load_gill
 from gill.models.gill.config import DEFAULT_DIFFUSION, PRESETS, GillConfig, Preset, find_preset
-from gill.models.gill.conversation import Turn, chat_prompt, dialogue_prompt, few_shot_prompt
+from gill.models.gill.conversation import (
+    Turn,
+    chat_prompt,
+    dialogue_prompt,
+    ends_turns_by_newline,
+    few_shot_prompt,
+)
 from gill.models.gill.decision import load_decision, save_decision
 from gill.models.gill.encoding import GillEncoder, GillTokenizer, load_encoder, load_tokenizer
 from gill.models.gill.family import GillFamily
@@ -69,6 +75,7 @@ __all__ = [
     "build_model",
     "chat_prompt",
     "dialogue_prompt",
+    "ends_turns_by_newline",
     "export_released",
     "few_shot_prompt",
     "find_folder",

@@ -65,7 +65,7 @@ class ImageAnswerer:
         ranker: chooses among drawn candidates by the words before the image; None compares with the query.
 
     Raises:
-        ConfigError: an index without a fetcher. ShapeError: parts that were not made for this model.
+        ConfigError: an index without a fetcher. ShapeError: an index that was not made for this model.
     """
 
     def __init__(

@@ -28,7 +28,7 @@ from gill.models.gill.generator import GillGenerator
 from gill.models.gill.model import GillModel
 from gill.models.gill.released import read_decision
 from gill.models.gill.trained import load_trained
-from gill.retrieval import MANIFEST_NAME, PictureFetcher, RetrievalIndex, fingerprint, import_released
+from gill.retrieval import MANIFEST_NAME, PictureFetcher, RetrievalIndex, check_imported, fingerprint, import_released
 from gill.types import Drawer
 
 INDEX_FOLDER = "index"
@@ -90,13 +90,8 @@ def load_generator(
 class LazyDrawer:
     """A diffusion model that takes memory only once something is drawn. A `Drawer`."""
 
-    def __init__(self, conditioning_shape: tuple[int, int], load: Callable[[], Drawer]) -> None:
-        self._shape, self._load = conditioning_shape, load
-
-    @property
-    def conditioning_shape(self) -> tuple[int, int]:
-        """(L, C)."""
-        return self._shape
+    def __init__(self, load: Callable[[], Drawer]) -> None:
+        self._load = load
 
     def draw(
         self,
@@ -118,8 +113,8 @@ class LazyDrawer:
 def _drawer(config: GillConfig, device: torch.device | str, scheduler: str | None) -> Drawer | None:
     if scheduler is not None:
         require_known("scheduler", scheduler, SCHEDULERS)  # now, and not when the first picture is drawn
-    shape = (config.conditioning_length, config.conditioning_width)
-    if not config.has_mapper or not config.diffusion or None in shape:
+    is_known = None not in (config.conditioning_length, config.conditioning_width)
+    if not config.has_mapper or not config.diffusion or not is_known:
         return None
     dtype = getattr(torch, config.frozen_dtype)
 
@@ -128,7 +123,7 @@ def _drawer(config: GillConfig, device: torch.device | str, scheduler: str | Non
             return tiny_drawer(dtype=dtype)
         return load_drawer(config.diffusion, device, dtype, scheduler)
 
-    return LazyDrawer(shape, load)  # type: ignore[arg-type]
+    return LazyDrawer(load)
 
 
 def _open_index(folder: Path, model: GillModel, search: str) -> RetrievalIndex | None:
@@ -139,6 +134,8 @@ def _open_index(folder: Path, model: GillModel, search: str) -> RetrievalIndex |
         _log.info("%s: %d pictures imported, %d left out", place, num_pictures, num_left_out)
     if not place.is_dir():
         return None
+    if released:
+        check_imported(released, place)
     index = RetrievalIndex(place, search)
     index.check_model(fingerprint(model.retrieval_heads.image.weight, model.retrieval_heads.image.bias))
     return index

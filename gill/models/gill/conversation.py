@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 from gill.errors import ConfigError, GenerationError
 from gill.models.gill.encoding import GillTokenizer
 from gill.types import Segment
 
 _SLOT = "\ufffc"  # Unicode's placeholder for an object in a text
+_SAID = "hello"  # a reply, to see what a template writes after it
 
 
 @dataclass(frozen=True)
@@ -25,10 +27,12 @@ def dialogue_prompt(turns: Sequence[Turn]) -> list[Segment]:
 
         dialogue_prompt([Turn((Segment(image=cake), Segment(text="What is it?")))])  # cake, "Q: What is it?\\nA:"
 
-    The pictures of a turn come before its words.
+    The pictures of a turn come before its words. A question that has no answer keeps its line.
     """
     prompt: list[Segment] = []
-    for turn in turns:
+    for before, turn in zip((None, *turns), turns, strict=False):
+        if before is not None and not before.is_reply and not turn.is_reply:
+            prompt.append(Segment(text="\n"))
         said = " ".join(part.text.strip() for part in turn.parts if part.text)
         prompt += [part for part in turn.parts if not part.is_text]
         prompt.append(Segment(text=f" {said}\n" if turn.is_reply else f"Q: {said}\nA:"))
@@ -37,6 +41,9 @@ def dialogue_prompt(turns: Sequence[Turn]) -> list[Segment]:
 
 def chat_prompt(turns: Sequence[Turn], tokenizer: GillTokenizer) -> list[Segment]:
     """A conversation in the template of a chat-tuned language model, open for its reply.
+
+    Neighbouring turns of one side, where one had no answer, are one turn of two lines: many templates want turns of the
+    two sides by turns.
 
         chat_prompt([Turn((Segment(text="What is on "), Segment(image=photo), Segment(text="?")))], generator.tokenizer)
 
@@ -47,7 +54,10 @@ def chat_prompt(turns: Sequence[Turn], tokenizer: GillTokenizer) -> list[Segment
     inner = tokenizer.tokenizer
     if inner.chat_template is None:
         raise ConfigError("this language model has no chat template; use dialogue_prompt, or one tuned on chats")
-    messages = [{"role": _role(turn), "content": "".join(map(_written, turn.parts))} for turn in turns]
+    messages = [
+        {"role": role, "content": "\n".join("".join(map(_written, turn.parts)) for turn in same)}
+        for role, same in groupby(turns, _role)
+    ]
     text = inner.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     if inner.bos_token:
         text = text.removeprefix(inner.bos_token)  # the layout of every prompt has one
@@ -59,6 +69,17 @@ def chat_prompt(turns: Sequence[Turn], tokenizer: GillTokenizer) -> list[Segment
     for picture, piece in zip(pictures, pieces[1:], strict=True):
         prompt += [picture, Segment(text=piece)]
     return [part for part in prompt if part.text != ""]
+
+
+def ends_turns_by_newline(tokenizer: GillTokenizer) -> bool:
+    """Whether in the chat template a new line ends what the model says, and not a token of its own.
+
+    Raises:
+        ConfigError: the language model's tokenizer has no chat template.
+    """
+    said = [Turn((Segment(text="a"),)), Turn((Segment(text=_SAID),), is_reply=True)]
+    last = chat_prompt(said, tokenizer)[-1].text or ""
+    return last.partition(_SAID)[2].startswith("\n")
 
 
 def few_shot_prompt(

@@ -118,7 +118,8 @@ class Decoder:
         """
         options = self.options
         num_images = min(options.max_num_images, options.num_words)
-        check_length(self.model, prompts, options.num_words + num_images * (len(self.img_ids) - 1))
+        most = options.num_words + num_images * (len(self.img_ids) - 1)
+        check_length(self.model, prompts, [most] * len(prompts.ids))
         memory = Memory(self.model, prompts.visual, len(prompts.ids))
         memory.add(prompts.ids)
         speakers = [_Speaker(self) for _ in prompts.ids]
@@ -161,18 +162,22 @@ class Decoder:
         return logits_BK
 
 
-def check_length(model: GillModel, prompts: Prompts, num_more: int = 0) -> None:
-    """Refuse prompts that leave no room for `num_more` further tokens.
+def check_length(model: GillModel, prompts: Prompts, num_more: Sequence[int] = ()) -> None:
+    """Refuse prompts that leave no room for further tokens.
+
+    Args:
+        num_more: how many follow each prompt; none, by default.
 
     Raises:
         GenerationError: the language model has fewer positions.
     """
-    longest, limit = max(map(len, prompts.ids)), model.language.max_positions
-    if limit is not None and longest + num_more > limit:
-        raise GenerationError(
-            f"the prompt has {longest} tokens and up to {num_more} may follow, the language model reads {limit}; "
-            "shorten the prompt, or lower num_words or max_num_images"
-        )
+    lengths, limit = [len(ids) for ids in prompts.ids], model.language.max_positions
+    for length, more in zip(lengths, num_more or [0] * len(lengths), strict=True):
+        if limit is not None and length + more > limit:
+            raise GenerationError(
+                f"the prompt has {length} tokens and up to {more} may follow, the language model reads {limit}; "
+                "shorten the prompt, or lower num_words or max_num_images"
+            )
 
 
 class _Speaker:
@@ -181,15 +186,22 @@ class _Speaker:
     def __init__(self, decoder: Decoder) -> None:
         self.img_ids, self.endings = decoder.img_ids, decoder.endings
         self.num_images_left = decoder.options.max_num_images
+        self.owes_image = decoder.options.force_image
         self.has_words = self.has_ended = False
 
     def say(self, token: int) -> tuple[int, ...]:
-        """The ids that are said: a word, all of an image, or nothing once the reply is over."""
-        if token == self.img_ids[0]:
+        """The ids that are said: a word, all of an image, or nothing once the reply is over.
+
+        An image that is forced and has not come yet stands where the reply would end.
+        """
+        is_ending = self.endings.ends(token, self.has_words)
+        is_image = token == self.img_ids[0] or (is_ending and self.owes_image)
+        if is_image:
             self.has_ended |= not self.num_images_left
             self.num_images_left -= 1
+            self.owes_image = False
         if self.has_ended:
             return ()
-        self.has_ended = self.endings.ends(token, self.has_words)
+        self.has_ended = is_ending
         self.has_words |= self.endings.is_word(token)
-        return self.img_ids if token == self.img_ids[0] else (token,)
+        return self.img_ids if is_image else (token,)

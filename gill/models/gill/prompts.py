@@ -167,5 +167,6 @@ def _with_openings(
 
 
 def _digest(image: Image.Image) -> bytes:
-    name = f"{image.mode} {image.size}".encode()
-    return hashlib.blake2b(name + image.tobytes(), digest_size=16).digest()
+    """Of what is seen: the numbers of a picture with a palette are not its colours."""
+    pixels = image.convert("RGB").tobytes()
+    return hashlib.blake2b(f"{image.size}".encode() + pixels, digest_size=16).digest()

@@ -112,7 +112,7 @@ class GillReader:
         texts = [self.tokenizer.words_of(group) for group in continuations]
         if len(texts) != len(laid.ids) or not all(group and all(group) for group in texts):
             raise GenerationError("each prompt needs at least one continuation, and each of them at least one token")
-        check_length(self.model, laid, len(opening) + max(len(ids) for group in texts for ids in group))
+        check_length(self.model, laid, [len(opening) + max(map(len, group)) for group in texts])
         found: list[list[Tensor]] = []
         for prompt_ids, group in zip(laid.ids, texts, strict=True):
             parts = SharedPrompt(self.model, prompt_ids, laid.visual).read([opening + ids for ids in group])

@@ -90,6 +90,13 @@ def test_nothing_to_score_is_refused(texts: list[str]) -> None:
         tiny_generator().continuation_log_likelihoods([DIALOGUE], [texts])
 
 
+def test_each_prompt_needs_room_for_its_own_answers_alone() -> None:
+    """250 + 2 and 10 + 200 tokens fit into 256; 250 + 200 are not asked for."""
+    prompts = [[Segment(text="x" * 249)], [Segment(text="x" * 9)]]
+    found = tiny_generator().continuation_log_likelihoods(prompts, [["ab"], ["y" * 200]])
+    assert [len(scores) for group in found for scores in group] == [2, 200]
+
+
 def test_an_answer_that_does_not_fit_is_refused() -> None:
     with pytest.raises(GenerationError, match="the language model reads 256"):
         tiny_generator().continuation_log_likelihoods([DIALOGUE], [["yes", "x" * 300]])

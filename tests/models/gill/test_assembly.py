@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import torch
 
 import gill
 from gill.backbones import Clip
-from gill.errors import CheckpointError, ConfigError, MissingCheckpointError
+from gill.errors import CheckpointError, ConfigError, DataError, MissingCheckpointError
 from gill.mappers import DecisionHead
 from gill.models.gill import (
+    Gill,
     build,
     export_released,
     find_preset,
@@ -140,6 +142,26 @@ def test_a_stopped_import_of_released_embeddings_is_continued(tmp_path: Path) ->
     (tmp_path / "index").mkdir()  # as a process leaves it that was killed before its first shard
     loaded = gill.load_gill(tmp_path, device="cpu", dtype=torch.float32, changes={"diffusion": "tiny"})
     assert loaded.generator.images.index.num_images == 3  # type: ignore[union-attr]
+
+
+def test_embeddings_that_took_the_place_of_imported_ones_are_not_passed_over(tmp_path: Path) -> None:
+    export_released(tmp_path, tiny_model(dtype="float32"))
+    released = tmp_path / "cc3m_embeddings.npy"
+
+    def load() -> Gill:
+        return gill.load_gill(tmp_path, device="cpu", dtype=torch.float32, changes={"diffusion": "tiny"})
+
+    for first in ("a.png", "b.png"):
+        content = {"paths": [first, "c.png"], "embeddings": list(np.eye(2, 16, dtype=np.float32))}
+        released.write_bytes(pickle.dumps(content))
+        if first == "b.png":
+            with pytest.raises(DataError, match=r"was imported from cc3m_embeddings.npy, .* remove .*index"):
+                load()
+            shutil.rmtree(tmp_path / "index")
+        assert load().generator.images.index.source(0) == first  # type: ignore[union-attr]
+        load()
+    released.unlink()
+    assert load().generator.images.index is not None, "the index stands on its own"
 
 
 def test_what_is_not_there_or_does_not_fit_is_named(tmp_path: Path, saved: Path) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from gill.errors import ConfigError, GenerationError
-from gill.models.gill import Turn, chat_prompt, dialogue_prompt, few_shot_prompt
+from gill.models.gill import Turn, chat_prompt, dialogue_prompt, ends_turns_by_newline, few_shot_prompt
 from gill.types import GenerationOptions, Segment
 from tests.models.gill.fakes import plain
 from tests.models.gill.tiny_gill import tiny_generator
@@ -27,6 +27,22 @@ def shown(prompt: list[Segment]) -> list[str | None]:
 def test_a_dialogue_reads_as_the_originals_write_it() -> None:
     wanted = [None, "Q: What is this?\nA:", " a cat\n", None, "Q: And this?\nA:"]
     assert shown(dialogue_prompt(TALK)) == wanted
+
+
+def test_a_question_without_an_answer_is_no_fault() -> None:
+    """A reply of pictures that could not be shown, or an empty one, is not read; templates want sides by turns."""
+    talk = [Turn((Segment(text="a"),)), Turn((PHOTO, Segment(text="b"))), *TALK[1:]]
+    assert shown(dialogue_prompt(talk))[:4] == ["Q: a\nA:", "\n", None, "Q: b\nA:"]
+    generator = tiny_generator()
+    generator.tokenizer.tokenizer.chat_template = TEMPLATE
+    assert shown(chat_prompt(talk, generator.tokenizer))[:3] == ["[user] a\n", None, "b [assistant] a cat [user] And "]
+
+
+@pytest.mark.parametrize(("ending", "is_newline"), [(" ", False), ("</s>", False), ("\n", True)])
+def test_a_template_says_how_replies_end(ending: str, is_newline: bool) -> None:
+    generator = tiny_generator()
+    generator.tokenizer.tokenizer.chat_template = TEMPLATE.replace("} {% endfor", "}" + ending + "{% endfor")
+    assert ends_turns_by_newline(generator.tokenizer) is is_newline
 
 
 def test_a_chat_follows_the_template_with_its_pictures_in_place() -> None:

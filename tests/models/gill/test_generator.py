@@ -74,6 +74,20 @@ def test_minimum_words_and_no_images_keep_the_image_away() -> None:
     )
 
 
+@pytest.mark.parametrize("ending", ["</s>", "\n"])
+def test_a_forced_image_comes_before_the_reply_is_over(ending: str) -> None:
+    """Where the reply ends before its place, the image stands at the end."""
+    generator = tiny_generator()
+    words, end = generator.tokenizer.words("a dog"), generator.tokenizer.eos_id
+    steer(generator, *words, end if ending == "</s>" else generator.tokenizer.words("\n")[0])
+    options = GenerationOptions(num_words=20, min_word_tokens=15, force_image=True)
+    text, image = generator.generate(CAT, options, 0)
+    assert text == "a dog" and isinstance(image, ImageOutput)
+    steer(generator, *words, *generator.tokenizer.words(" and a cat in the garden"))
+    text, image = generator.generate(CAT, replace(options, num_words=9, min_word_tokens=8), 0)
+    assert len(generator.tokenizer.words(text)) == 8 and isinstance(image, ImageOutput)
+
+
 def test_a_bias_multiplies_the_odds_whatever_the_sign_of_the_logit() -> None:
     """The originals' factors make a negative logit positive (GILL), or push it the wrong way (FROMAGe)."""
     generator = tiny_generator()

@@ -88,6 +88,20 @@ def test_a_reply_shows_no_picture_twice() -> None:
     assert len(shown) == len(set(shown)) == 5, "two, two, and the one that is left"
 
 
+def test_pictures_of_one_form_and_other_colours_are_not_confused() -> None:
+    """The numbers of a picture with a palette are the same whatever its colours."""
+    generator = tiny_generator()
+    red, blue = (plain(number).convert("P") for number in (0, 0))
+    red.putpalette([200, 0, 0] * 256)
+    blue.putpalette([0, 0, 200] * 256)
+    assert red.tobytes() == blue.tobytes()
+    alone = [generator.layout.features([picture.convert("RGB")])[0] for picture in (red, blue)]
+    together = generator.layout.features([red, blue])
+    torch.testing.assert_close(together[0], alone[0])
+    torch.testing.assert_close(together[1], alone[1])
+    assert not torch.allclose(together[0], together[1])
+
+
 def test_scores_are_cosines_on_both_sides() -> None:
     """In the original fetched ones are cosines times exp(logit_scale) and do not compare."""
     index = FakeIndex(30)
