@@ -28,8 +28,8 @@ SMOKE_REPORT := --count 2
 endif
 export SMOKE
 
-# Read at import time by huggingface_hub and gradio: nothing here asks the network for anything;
-# HF_HUB_OFFLINE=0 lets `make demo` fetch frozen parts that a model names.
+# Read at import time by huggingface_hub and gradio: nothing here asks the network for anything. For a demo that may,
+# both words are needed: `HF_HUB_OFFLINE=0 make demo DEMO_ARGS="--allow-network"`.
 HF_HUB_OFFLINE ?= 1
 export HF_HUB_OFFLINE
 export GRADIO_ANALYTICS_ENABLED := False
