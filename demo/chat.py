@@ -34,7 +34,8 @@ _NUCLEUS = 0.95  # as in the original's demo, whenever words are sampled
 # What is shown of an image: what the decision says, one kind alone, or both.
 KINDS = ("as decided", "retrieved", "generated", "both")
 # How the language model reads a conversation.
-FORMS = ("as Flatland's documents", "everything as Q: and A:", "as written", "chat template")
+DOCUMENTS = "as Flatland's documents"
+FORMS = (DOCUMENTS, "everything as Q: and A:", "as written", "chat template")
 
 Progress = Callable[[int, int], None]
 
@@ -152,10 +153,13 @@ def reply(
 ) -> Iterator[Conversation]:
     """The conversation as the reply to its last message grows; pictures are written to `folder`.
 
+    In Flatland's documents a reply ends with the last picture it may have: nothing taught that model to go on.
+
     Raises:
         GenerationError, DataError, ConfigError: as `GillGenerator.stream` and `prompt_of`.
     """
     parts: list[Part] = []
+    num_images = 0
     prompt = prompt_of(conversation, settings.form, generator.tokenizer)
     options = settings.options(generator.tokenizer)
     for event in generator.stream(prompt, options, int(settings.seed), progress):
@@ -168,7 +172,10 @@ def reply(
             yield conversation.answered(parts, note="finding a picture ...")
         else:
             parts = [*parts, *image_parts(event.output, settings, folder)]
+            num_images += 1
             yield conversation.answered(parts)
+            if settings.form == DOCUMENTS and num_images >= settings.num_images:
+                return
     if not any(part.text.strip() or part.picture or part.remark for part in parts):
         yield conversation.answered([Part(remark="the model ended its reply at once; reset, or ask in other words")])
 
@@ -205,7 +212,7 @@ def prompt_of(conversation: Conversation, form: str, tokenizer: GillTokenizer) -
         return chat_prompt(turns, tokenizer)
     if form == "everything as Q: and A:":
         return dialogue_prompt(turns)
-    if form == "as Flatland's documents":
+    if form == DOCUMENTS:
         return _running_text(_last_document(turns), marks_questions=True)
     return _running_text(turns, marks_questions=False)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from demo.chat import FORMS, Settings
+from demo.chat import DOCUMENTS, Settings
 from demo.keeping import RateLimit
 from demo.openings import Opening, flatland_openings, plain_openings
 from demo.page import MAX_UPLOAD, STYLE, THEME, Offer, build_page
@@ -68,7 +68,9 @@ def offer_of(generator: GillGenerator, model: Path, folder: Path) -> Offer:
         name=model.parent.name if model.name == "model" else model.name,
         about=", ".join(ability for ability in abilities if ability) + ".",
         folder=folder,
-        defaults=Settings(num_images=1 if can_draw else _FROMAGE_IMAGES, form=FORMS[0] if is_flatland else FORMS[1]),
+        defaults=Settings(
+            num_images=1 if can_draw else _FROMAGE_IMAGES, form=DOCUMENTS if is_flatland else Settings.form
+        ),
         can_draw=can_draw,
         can_retrieve=index is not None,
         examples=openings,

@@ -85,6 +85,14 @@ def test_a_reply_grows_event_by_event(tmp_path: Path) -> None:
         assert kept.getpixel((0, 0)) == (1, 0, 0)
 
 
+def test_a_reply_of_flatlands_ends_with_its_last_picture(tmp_path: Path) -> None:
+    told = (TextDelta("a "), ImageReady(ImageOutput(DRAWN)), TextDelta("more"), ImageReady(ImageOutput(DRAWN)))
+    asked = Conversation().asked("x", [])
+    for settings, count in ((Settings(form=FORMS[0]), 2), (Settings(form=FORMS[0], num_images=2), 4), (Settings(), 4)):
+        *_, last = reply(asked, FakeGenerator(*told), settings, tmp_path)
+        assert len(last.messages[1].parts) == count
+
+
 def test_an_image_is_shown_as_the_settings_say(tmp_path: Path) -> None:
     fetched = ["retrieved, score 0.80, 1.png", "retrieved, score 0.70, 2.png"]
     for prefers, kind, wanted in (
