@@ -72,7 +72,7 @@ class Callbacks:
         except (GillError, OSError) as error:
             gr.Warning(str(error))
             yield shown(conversation), conversation, message
-        except Exception:  # such as a GPU's memory that ran out: the question is not lost with the reply
+        except (RuntimeError, MemoryError):  # a GPU's memory ran out: the question is not lost with the reply
             yield shown(conversation), conversation, message
             raise
 
