@@ -88,7 +88,8 @@ def test_a_report_of_a_perfect_model(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert found["dialog_r1_4"] == {"1": 1.0, "5": 1.0, "10": 1.0}
     marks = {"place": 1.0, "cells": 1.0, "shape": 1.0, "colour": 1.0, "shape_colour_cell": 1.0}
     assert found["generated"] == found["generated_from_true_caption"] == marks
-    assert found["meta"]["n"] == 4 and found["meta"]["intervals_95"]["t2i_r1_4"] == [1, 1]
+    assert found["meta"]["n"] == 4
+    assert found["meta"]["intervals_95"]["t2i_r1_4"] == [0.5101, 1]  # Wilson: 4 / (4 + 1.96^2)
     assert json.loads((tmp_path / "run" / "report.json").read_text()) == found
     assert (tmp_path / "run" / "samples.png").is_file()
 

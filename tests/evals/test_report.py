@@ -51,7 +51,7 @@ def test_a_page_holds_every_task(
     assert all(f"<h2>{task}</h2>" in page for task in TASKS)
     assert f"{len(runs)} runs" in capsys.readouterr().out
     assert "<script" not in page and "http" not in page  # whole without the network
-    assert "GILL, table 1" in page and "minus that of other" in page and "only the last one&#x27;s drawing" in page
+    assert "GILL, table 1" in page and "minus that of other" in page and "only the last one&#x27;s prompt" in page
     sheets = re.findall(r"<tr><th>input</th>(.*?)</tr>", page)
     assert all(title in sheet for sheet in sheets for title in ("truth", "one", "other"))
     assert page.count("data:image/png;base64,") > 4 * len(sheets)

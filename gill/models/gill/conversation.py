@@ -77,9 +77,10 @@ def ends_turns_by_newline(tokenizer: GillTokenizer) -> bool:
     Raises:
         ConfigError: the language model's tokenizer has no chat template.
     """
-    said = [Turn((Segment(text="a"),)), Turn((Segment(text=_SAID),), is_reply=True)]
-    last = chat_prompt(said, tokenizer)[-1].text or ""
-    return last.partition(_SAID)[2].startswith("\n")
+    question = Turn((Segment(text="a"),))
+    said = [question, Turn((Segment(text=_SAID),), is_reply=True), question]
+    text = "".join(part.text or "" for part in chat_prompt(said, tokenizer))
+    return text.partition(_SAID)[2].startswith("\n")
 
 
 def few_shot_prompt(

@@ -45,6 +45,15 @@ def test_a_template_says_how_replies_end(ending: str, is_newline: bool) -> None:
     assert ends_turns_by_newline(generator.tokenizer) is is_newline
 
 
+def test_a_new_line_may_begin_the_next_turn() -> None:
+    generator = tiny_generator()
+    generator.tokenizer.tokenizer.chat_template = (
+        "{% for m in messages %}{{ '\\nQ: ' + m['content'] + '\\nA:' if m['role'] == 'user' else ' ' + m['content'] }}"
+        "{% endfor %}"
+    )
+    assert ends_turns_by_newline(generator.tokenizer)
+
+
 def test_a_chat_follows_the_template_with_its_pictures_in_place() -> None:
     generator = tiny_generator()
     generator.tokenizer.tokenizer.chat_template = TEMPLATE
