@@ -28,6 +28,7 @@ from gill.flatland import Scene, compare, read_caption, read_picture
 from gill.metrics import bleu_counts, cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l, vqa_accuracy
 
 RETRIEVAL_RANKS, ANSWER_RANKS = (1, 5, 10), (1, 5, 10, 20)
+NO_SHARES = frozenset({"clip_similarity", "clip_text_similarity", "lpips", "cider"})  # of the values of an answer
 MARKS = ("place", "cells", "shape", "colour", "shape_colour_cell", "whole")
 _PICTURES_AT_ONCE = 32
 Values = dict[str, list[float]]

@@ -64,7 +64,7 @@ def _growth(groups: Sequence[Group], task: str) -> list[str]:
 
 def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]]) -> list[str]:
     """One row a variant: retrieval and embedding distance of all seeds, drawings of the first."""
-    num_asked = max(len(group.ids(name)) for group in groups for name in group.measures)
+    num_asked = max(len(score.ids) for group in groups for score in group.scores)
     recipe = find_preset("flatland").recipe
     lines = [
         f"Trainings of {SHORT_STEPS} steps (of the main tables: {recipe.num_epochs * recipe.steps_per_epoch:,}).",

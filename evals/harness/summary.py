@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from evals.harness.answers import read_rows
-from evals.harness.measures import Scorer, Scores
+from evals.harness.measures import NO_SHARES, Scorer, Scores
 from evals.harness.runs import OUTPUTS, Finished
 from evals.harness.sets import SET_MEASURES, estimate_set
 from evals.harness.tasks import find_task
@@ -80,10 +80,10 @@ class Group:
             if measure not in self._known:  # a distance of sets takes long, and tables ask for it again
                 self._known[measure] = estimate_set(measure, self._set_rows(measure, self.ids(measure)))
             return self._known[measure]
-        values = self.values(measure)
-        if not values.numel():
+        ids = self.ids(measure)
+        if not ids:
             raise DataError(f"{self.label}, {self.task} {self.context}: no item has {measure} under every seed")
-        return estimate_mean(values, clusters=self._subjects(self.ids(measure)))
+        return estimate_mean(self.values(measure, ids), clusters=self._subjects(ids), is_share=measure not in NO_SHARES)
 
     def difference(self, other: Group, measure: str) -> Estimate:
         """By how much this system scores higher than another on the items that both answered.

@@ -42,23 +42,25 @@ def estimate_mean(
     resampling_seed: int = 0,
     level: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
+    is_share: bool = True,
 ) -> Estimate:
     """Mean of what the same items score under several seeds.
 
     Items are drawn anew within the seeds, the same ones in each: a hard story is hard for every seed, and to draw for
-    each seed apart would take three seeds for three times the stories. Where every item scores 0, or every item 1, no
+    each seed apart would take three seeds for three times the stories. Where every share is 0, or every one 1, no
     resample differs: then the interval is Wilson's, from 0 to 1.96^2 / (n + 1.96^2) or mirrored.
 
     Args:
         value_SN: float[S, N], or float[N] of one seed. `num_resamples` and the rest as in `bootstrap_interval`.
         clusters: what each item is about, such as the picture of a question: items about one thing are not independent
             and are drawn together. By default each stands alone.
+        is_share: values are right or wrong, or shares of what is right; False for a cosine or a distance.
 
     Raises:
         ShapeError: no items, or not a cluster for each. DataError: a value that is not finite.
     """
     found = _estimate(value_SN, num_resamples, resampling_seed, level, clusters)
-    if not found.low == found.high == found.mean or found.mean not in _RANGE:
+    if not is_share or not found.low == found.high == found.mean or found.mean not in _RANGE:
         return found
     bound = _one_sided_bound(found.num_items if clusters is None else len(set(clusters)), level)
     return replace(found, low=min(found.low, 1 - bound), high=max(found.high, bound))

@@ -125,8 +125,8 @@ def test_sliders_become_options() -> None:
 
 def test_an_empty_reply_is_said_to_be_empty(tmp_path: Path) -> None:
     (step,) = reply(Conversation().asked("x", []), FakeGenerator(), Settings(), tmp_path)
-    (remark,) = remarks(step.messages[-1].parts)
-    assert remark.startswith("the model ended its reply at once")
+    remark = "the model ended its reply at once; reset, or ask in other words"
+    assert step.messages[-1] == Message((Part(remark=remark),), is_reply=True)
 
 
 def test_a_reply_in_a_chat_template_may_have_lines() -> None:

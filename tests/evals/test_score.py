@@ -64,7 +64,9 @@ def test_true_pictures_score_one(stories: Path, tmp_path: Path) -> None:
     run = by_chance("vist-generation", stories, tmp_path / "run")
     draw_the_truth(run, NUM_STORIES)
     (group,) = load_groups([run], CLIP)
-    assert group.estimate("clip_similarity").mean == pytest.approx(1, abs=1e-5)
+    similarity = group.estimate("clip_similarity")
+    assert (similarity.mean, similarity.low, similarity.high) == pytest.approx((1, 1, 1), abs=1e-5)
+    assert similarity.num_items == NUM_STORIES
     for name in ("judge.whole", "judge.shape_colour_cell"):
         estimate = group.estimate(name)
         lowest = NUM_STORIES / (NUM_STORIES + 1.96**2)  # Wilson's, of all of so few

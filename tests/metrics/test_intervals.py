@@ -55,6 +55,8 @@ def test_none_of_few_is_not_surely_none() -> None:
     assert (all_of_three.mean, all_of_three.low, all_of_three.high) == pytest.approx((1, 0.99238, 1), abs=1e-5)
     assert share_interval([1.0] * 256) == pytest.approx((0.98522, 1), abs=1e-5)
     assert share_interval([0, 0, 1, 1]) == pytest.approx((0, 1))  # .5 and 1.96 x .289 to both sides
+    cosines = estimate_mean(torch.ones(500), is_share=False)
+    assert (cosines.mean, cosines.low, cosines.high) == (1, 1, 1)
     equal = paired_difference(torch.ones(3, 500), torch.ones(500))
     assert (equal.mean, equal.low, equal.high) == (0, 0, 0), "a difference is no share"
 
