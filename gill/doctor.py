@@ -120,12 +120,21 @@ def check_img_tokens(language: str = "") -> str:
 
 
 def check_training() -> str:
+    """Two steps of the debug preset on the CPU give the stored losses, and leave what is frozen alone.
+
+    Raises:
+        TrainingError: as `check_steps`.
+    """
+    return check_steps(torch.device("cpu"))
+
+
+def check_steps(device: torch.device) -> str:
     """Two steps of the debug preset give the stored losses, and leave what is frozen alone.
 
     Raises:
         TrainingError: other losses, or frozen weights that moved.
     """
-    losses, is_moved = train_two_steps()
+    losses, is_moved = train_two_steps(device)
     if any(abs(loss - stored) > _TOLERANCE * stored for loss, stored in zip(losses, STORED_LOSSES, strict=True)):
         raise TrainingError(f"the losses are {losses}, wanted {STORED_LOSSES}; look at the versions above")
     if is_moved:
@@ -133,16 +142,16 @@ def check_training() -> str:
     return f"losses {losses[0]:.6f} and {losses[1]:.6f} as stored, frozen weights unmoved"
 
 
-def train_two_steps() -> tuple[list[float], bool]:
+def train_two_steps(device: torch.device) -> tuple[list[float], bool]:
     """(losses, whether anything frozen moved) of the debug preset in float64."""
-    family, cpu = find_family("gill"), torch.device("cpu")
+    family = find_family("gill")
     preset = family.presets["debug"]
     recipe = replace(preset.recipe, batch_size=8, warmup_steps=0)
-    task, encoder = family.build(replace(preset.model, frozen_dtype="float64"), cpu, recipe.max_tokens, 0)
+    task, encoder = family.build(replace(preset.model, frozen_dtype="float64"), device, recipe.max_tokens, 0)
     before, optimizer, losses = frozen_checksums(task), build_optimizer(task, recipe), []
     source, order = FlatlandSource("train", 100, 0, "none"), BatchOrder(100, recipe.batch_size, 0)
     for part in training_steps(source, encoder, order, Share(), range(2), recipe.pair_probability):
-        values = forward_backward(task, part.batches, Share(), recipe.batch_size, cpu)
+        values = forward_backward(task, part.batches, Share(), recipe.batch_size, device)
         losses.append(values["loss"])
         update(task, optimizer, recipe, part.step, values)
     return losses, frozen_checksums(task) != before
@@ -160,10 +169,10 @@ def check_processes() -> str:
 
 
 def check_gpus() -> str:
-    """Each GPU multiplies two matrices, in bfloat16 as frozen parts do.
+    """Each GPU multiplies two matrices, in bfloat16 as frozen parts do, and the first one trains as the CPU does.
 
     Raises:
-        ConfigError: there is one, and it cannot.
+        ConfigError: there is one, and it cannot. TrainingError: as `check_steps`.
     """
     if not torch.cuda.is_available():
         return "none; everything runs on the CPU"
@@ -175,7 +184,7 @@ def check_gpus() -> str:
         if (ones @ ones).ne(256).any():
             raise ConfigError(f"GPU {number} multiplies wrongly; look at its driver")
         names.append(f"{torch.cuda.get_device_name(number)}, {torch.cuda.mem_get_info(number)[0] / 2**30:.0f} GiB free")
-    return "; ".join(names)
+    return f"{'; '.join(names)}; on the first one {check_steps(torch.device('cuda', 0))}"
 
 
 if __name__ == "__main__":

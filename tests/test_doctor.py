@@ -36,7 +36,7 @@ def test_a_wrong_version_is_named(name: str, version: str, monkeypatch: pytest.M
 def test_another_loss_or_a_moved_weight_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     stored = doctor.STORED_LOSSES
     for found in (([stored[0], stored[1] * 1.0001], False), (list(stored), True)):
-        monkeypatch.setattr(doctor, "train_two_steps", lambda found=found: found)
+        monkeypatch.setattr(doctor, "train_two_steps", lambda device, found=found: found)
         with pytest.raises(TrainingError):
             doctor.check_training()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gill.backbones import (
     ConditioningEncoder,
@@ -118,7 +118,9 @@ def _start_from_words(model: GillModel, tokenizer: GillTokenizer) -> None:
 
 
 def _embeddings(model: GillModel, ids: list[int]) -> Tensor:
-    return model.language.embed(torch.tensor(ids, dtype=torch.long, device=model.device)).to(model.trainable_dtype)
+    """float[len(ids), D] on the language model's device, where the rest of the model need not be yet."""
+    word_ids = torch.tensor(ids, dtype=torch.long, device=model.language.table.device)
+    return model.language.embed(word_ids).to(model.trainable_dtype)
 
 
 def _require_room(name: str, ids: list[int], room: int) -> None:
@@ -193,7 +195,7 @@ def set_trainable_dtype(model: GillModel, dtype: torch.dtype) -> GillModel:
     for module in (model.img_tokens, model.visual_prefix, model.retrieval_heads, model.mapper):
         if module is not None:
             module.to(dtype)
-    model.logit_scale.data = model.logit_scale.data.to(dtype)
+    model.logit_scale = nn.Parameter(model.logit_scale.detach().to(dtype))
     return model
 
 

@@ -88,7 +88,7 @@ class GillModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where everything is."""
+        """Where what trains is, and in a model that was built whole everything."""
         return self.logit_scale.device
 
     def image_features(self, images: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class GillModel(nn.Module):
         if visual is not None:
             trainable.append(visual.flatten(0, 1))
         index = (ids - self.vocabulary.num_words).clamp(min=0)
-        learned = torch.cat(trainable).to(words.dtype)[index]
+        learned = torch.cat(trainable)[index].to(words.dtype)  # gathered first: gradients of one row are summed wide
         return torch.where((ids >= self.vocabulary.num_words)[..., None], learned, words)
 
     def hidden(self, rows: TokenRows, visual: Tensor | None, splits: bool = True, reads_last: bool = True) -> Hidden:
