@@ -77,6 +77,8 @@ def _told(error: GillError | OSError) -> str:
 
 def _run(command: Command, world: World, init_method: str | None = None) -> int:
     """One process of a run."""
+    if not world.is_main:
+        logging.getLogger().setLevel(logging.ERROR)  # the first process speaks for all
     if world.size > 1:
         method = init_method or command.launch.dist_url or "env://"
         join(world, choose_backend(command.launch.dist_backend), method)
@@ -141,6 +143,8 @@ def _device(launch: Launch, world: World) -> torch.device:
         if launch.gpu is not None:
             raise ConfigError(f"--gpu {launch.gpu}: there is no GPU; leave the flag out to use the CPU")
         return torch.device("cpu")
+    if launch.gpu is not None and (launch.is_spawned or int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1):
+        raise ConfigError(f"--gpu {launch.gpu} is for one process a machine, here are more; leave the flag out")
     number = world.local_rank if launch.gpu is None else launch.gpu
     if number >= torch.cuda.device_count():
         raise ConfigError(f"there is no GPU {number}; this machine has {torch.cuda.device_count()}")
@@ -199,7 +203,7 @@ def _wait(processes: list[BaseProcess]) -> int:
 
 
 def _child(words: list[str], world: World, url: str) -> None:
-    logging.basicConfig(level=logging.WARNING if world.is_main else logging.ERROR, format="main.py: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format="main.py: %(message)s")
     if "OMP_NUM_THREADS" not in os.environ and not torch.cuda.is_available():
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world.size))
     try:

@@ -60,7 +60,8 @@ class Recipe:
     def __post_init__(self) -> None:
         require_in_range("pair_probability", self.pair_probability, 0, 1)
         require_known("decay", self.decay, DECAYS)
-        for name in ("learning_rate", "token_rate", "grad_clip", "batch_size", "max_tokens", "decay_epochs"):
+        counts = ("num_epochs", "steps_per_epoch", "batch_size", "max_tokens", "decay_epochs")
+        for name in ("learning_rate", "token_rate", "grad_clip", *counts):
             if getattr(self, name) <= 0:
                 raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
 

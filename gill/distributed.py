@@ -1,4 +1,4 @@
-"""Processes that train together: who is who, sums over all, and a gather that carries gradient.
+"""Processes that train together: who is who, sums over all, and what all hold.
 
 Everything works unchanged with one process and without a process group.
 
@@ -24,7 +24,7 @@ from gill.errors import ConfigError, DistributedError
 
 Answer = TypeVar("Answer")
 BACKENDS = ("gloo", "nccl")
-_TIMEOUT = datetime.timedelta(minutes=30)  # a validation on rank 0 alone may take a while
+_TIMEOUT = datetime.timedelta(minutes=30)  # the first process alone draws pictures and exports, which may take a while
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def leave() -> None:
 
 
 def gather_rows(own_BE: Tensor) -> tuple[Tensor, int]:
-    """Rows of all processes in rank order, and the row where ours start; gradient flows back to whoever sent a row.
+    """Rows of all processes in rank order, without gradient, and the row where ours start.
 
     Args:
         own_BE: float[B, E], equally many on every process.
@@ -99,25 +99,10 @@ def gather_rows(own_BE: Tensor) -> tuple[Tensor, int]:
     """
     if not dist.is_initialized():
         return own_BE, 0
-    return _GatherRows.apply(own_BE), dist.get_rank() * len(own_BE)
-
-
-class _GatherRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, own_BE: Tensor) -> Tensor:
-        ctx.num_own = len(own_BE)
-        parts = [torch.empty_like(own_BE) for _ in range(dist.get_world_size())]
-        with _together():
-            dist.all_gather(parts, own_BE.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, grad_NE: Tensor) -> Tensor:
-        total_NE = grad_NE.contiguous()
-        with _together():
-            dist.all_reduce(total_NE)  # every process has a loss in which our rows occur
-        first = dist.get_rank() * ctx.num_own
-        return total_NE[first : first + ctx.num_own]
+    parts = [torch.empty_like(own_BE) for _ in range(dist.get_world_size())]
+    with _together():
+        dist.all_gather(parts, own_BE.detach().contiguous())
+    return torch.cat(parts), dist.get_rank() * len(own_BE)
 
 
 def sum_counts(counts: Mapping[str, float], device: torch.device) -> dict[str, float]:
@@ -215,6 +200,10 @@ def _together() -> Iterator[None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise DistributedError(f"another process ended; its own message says why ({reason})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise DistributedError(
+            f"processes cannot talk to each other ({reason}); if another process ended, its own message says why"
+        ) from error

@@ -4,8 +4,27 @@ Each also derives from the standard error it refines, so callers may catch eithe
 came and what to do about it.
 """
 
+import struct
+import zlib
+
 # What `json.loads` and decoding raise for a file that is no JSON; RecursionError for one that is nested without end.
 NOT_JSON = (ValueError, RecursionError)
+
+# What Pillow raises for files that are not what they say: SyntaxError for broken PNG chunks, the others deeper down.
+NOT_A_PICTURE = (
+    OSError,
+    SyntaxError,
+    EOFError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+)
 
 
 class GillError(Exception):

@@ -29,9 +29,7 @@ def _work(world: World, folder: Path, results: Any) -> None:
     """What each process does; the rows of the two together are 0 .. 7."""
     torch.set_num_threads(1)
     join(world, "gloo", f"file://{folder / 'meet'}")
-    own = torch.arange(4.0).view(2, 2).add(4 * world.rank).requires_grad_()
-    rows, first = gather_rows(own)
-    (rows * torch.arange(8.0).view(4, 2)).sum().mul(world.rank + 1).backward()
+    rows, first = gather_rows(torch.arange(4.0).view(2, 2).add(4 * world.rank).requires_grad_())
     weight = torch.nn.Parameter(torch.zeros(3))
     idle = torch.nn.Parameter(torch.zeros(2))
     if world.rank == 0:
@@ -45,7 +43,7 @@ def _work(world: World, folder: Path, results: Any) -> None:
             "rank": world.rank,
             "rows": rows.flatten().tolist(),
             "first": first,
-            "grad": own.grad.flatten().tolist(),
+            "is_constant": not rows.requires_grad,
             "summed": [weight.grad.tolist(), idle.grad.tolist()],  # type: ignore[union-attr]
             "counts": sum_counts({"b": world.rank, "a": 1}, CPU),
             "objects": gather_objects(world.rank * 10),
@@ -68,8 +66,7 @@ def test_two_processes_gather_sum_and_share_gradient(tmp_path: Path) -> None:
     for rank, each in enumerate(found):
         assert each["rows"] == list(range(8))
         assert each["first"] == 2 * rank
-        # The losses are 1 x and 2 x the same sum, and both hold our rows.
-        assert each["grad"] == [3 * value for value in range(4 * rank, 4 * rank + 4)]
+        assert each["is_constant"], "a step differentiates with respect to its own rows alone"
         assert each["summed"] == [[3, 3, 3], [1, 1]]
         assert each["counts"] == {"a": 2, "b": 1}
         assert each["objects"] == [0, 10]
@@ -89,7 +86,7 @@ def test_a_process_that_is_gone_is_said_plainly(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
     monkeypatch.setattr("torch.distributed.barrier", gone)
-    with pytest.raises(DistributedError, match=r"another process ended.*Connection closed by peer"):
+    with pytest.raises(DistributedError, match=r"Connection closed by peer.*if another process ended"):
         barrier()
 
 

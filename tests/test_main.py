@@ -100,8 +100,11 @@ def test_another_runs_checkpoint_can_be_the_start(tmp_path: Path) -> None:
     assert [row["step"] for row in rows(tmp_path / "second")] == [3, 4, 4]
 
 
-def test_evaluate_prints_the_scores_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_evaluate_prints_the_scores_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     assert main(debug(tmp_path, "-e")) == 0
+    assert "holds no checkpoint: what is scored are the weights a training would start from" in caplog.text
     assert {"val/loss", "val/t2i_r@1"} <= json.loads(capsys.readouterr().out).keys()
     assert list(tmp_path.iterdir()) == []
 
@@ -119,6 +122,10 @@ def test_evaluate_prints_the_scores_and_writes_nothing(tmp_path: Path, capsys: p
         (["--preset", "debug", "--precision", "fp16"], "use bf16 or fp32"),
         (["--preset", "debug", "--multiprocessing-distributed", "--dist-backend", "nccl"], "use --dist-backend gloo"),
         (["--preset", "debug", "--gpu", "0"], "there is no GPU"),
+        (["--preset", "debug", "--steps-per-epoch", "0"], "steps_per_epoch must be above 0"),
+        (["--preset", "debug", "--seed", "4294967296"], "seed must be below 2**31"),
+        (["--preset", "debug", "--set", "attention=flash_attention_2"], "unknown attention 'flash_attention_2'"),
+        (["--preset", "debug", "--set", "mapper_heads=0"], "mapper_heads must be above 0"),
         (["--preset", "debug", "--use_image_embed_norm"], "did nothing in the original"),
         (["--preset", "fromage", "--gen-loss-scale", "2"], "a model that draws"),
         (["--opt-version", "no/such/folder", "--dataset", "flatland", "--diffusion-model", "tiny"], "cannot load"),
@@ -131,6 +138,18 @@ def test_a_wrong_command_says_what_to_do(
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert main([*words, "--log-base-dir", str(tmp_path), "--val-dataset", "flatland"]) == ERROR_STATUS
     assert message in capsys.readouterr().err
+
+
+def test_one_gpu_is_for_one_process(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With several a machine each takes its own; several machines may name one each."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    words = debug(tmp_path, "--gpu", "0")
+    assert main(words) == ERROR_STATUS and "there is no GPU 0" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert main(words) == ERROR_STATUS and "for one process a machine" in capsys.readouterr().err
 
 
 @pytest.mark.slow

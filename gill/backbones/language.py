@@ -82,8 +82,13 @@ class LanguageModel(FrozenModule):
 
     @property
     def max_positions(self) -> int | None:
-        """Longest text the model has positions for, None when unbounded."""
-        return getattr(self.model.config, "max_position_embeddings", None)
+        """Longest text the model has positions for, None when unbounded.
+
+        No longer than a sliding window: the masks here let every token see all before it.
+        """
+        names = ("max_position_embeddings", "sliding_window")
+        limits = [getattr(self.model.config, name, None) for name in names]
+        return min((limit for limit in limits if limit), default=None)
 
     def embed(self, word_ids: Tensor) -> Tensor:
         """int64[...] -> float[..., D], as the model itself would look them up."""

@@ -49,13 +49,16 @@ class BadSamples:
     def __len__(self) -> int:
         return len(self._found) + self._num_unusable
 
-    def add_unusable(self, found: Sequence[BadSample]) -> None:
+    def add_unusable(self, found: Sequence[BadSample], is_written: bool = True) -> None:
         """Count what opening the data set found, by a look at every row: judged against all rows, once.
+
+        Args:
+            is_written: False where another process, which found the same, reports it.
 
         Raises:
             DataError: as `add`.
         """
-        for sample in found:
+        for sample in found if is_written else ():
             self._write(sample)
         self._num_unusable += len(found)
         num_seen = self._num_rows + len(found)

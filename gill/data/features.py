@@ -211,7 +211,7 @@ def _verified_names(shard: Path, store: StoreCard) -> list[str]:
             f"{shard}.npy or .txt differs from its checksum; run scripts/extract_img_features.py again, it writes the "
             "shard anew"
         )
-    names = listing.read_text("utf-8").splitlines()
+    names = listing.read_text("utf-8").split("\n")[:-1]  # a name may hold other ends of lines
     shape = np.load(shard.with_suffix(".npy"), mmap_mode="r", allow_pickle=False).shape
     if shape != (len(names), store.width):
         raise DataError(f"{shard}.npy is {shape}, its names and the store want {(len(names), store.width)}")

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-import struct
 import warnings
-import zlib
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from gill.errors import DataError, MissingFileError
+from gill.errors import NOT_A_PICTURE, DataError, MissingFileError
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 MAX_PIXELS = 64_000_000  # a picture larger than 8000 x 8000 is a mistake or an attack, not an illustration
 
-# What Pillow raises for files that are not what they say: SyntaxError for broken PNG chunks, the others deeper down.
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    EOFError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RuntimeError,
-    MemoryError,
-    struct.error,
-    zlib.error,
-)
+# A vision tower makes the shorter side as long as it reads, and cuts the longer one afterwards: of a strip of 1 by a
+# million pixels, 224 by 224 million are made first.
+MAX_RATIO = 100
 
 
 def find_image(folder: Path, name: str, place: str) -> Path:
@@ -64,7 +50,8 @@ def open_image(
             which start other programs: for files of strangers name a few.
 
     Raises:
-        DataError: not a picture, truncated, or larger than `MAX_PIXELS`.
+        DataError: not a picture, truncated, larger than `MAX_PIXELS`, or a strip whose sides differ by more than
+            `MAX_RATIO`.
     """
     try:
         with warnings.catch_warnings():
@@ -73,6 +60,11 @@ def open_image(
             with Image.open(path if content is None else BytesIO(content), formats=formats) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise DataError(_too_large(path, place, f"{image.width} x {image.height} pixels"))
+                if max(image.size) > MAX_RATIO * min(image.size):
+                    raise DataError(
+                        f"{place}: {path} is a strip of {image.width} x {image.height} pixels, sides may differ "
+                        f"{MAX_RATIO} times; cut it"
+                    )
                 return image.convert("RGB")
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(_too_large(path, place, "too many pixels")) from error
@@ -80,7 +72,7 @@ def open_image(
         raise DataError(f"{place}: {path} is no picture that can be read; replace it or leave it out") from error
     except DataError:
         raise
-    except _BROKEN as error:
+    except NOT_A_PICTURE as error:
         raise DataError(f"{place}: {path} is damaged or cut short ({error}); copy it again") from error
 
 

@@ -15,8 +15,8 @@ from gill.metrics.intervals import (
     bootstrap_interval,
     estimate_mean,
     estimate_score,
-    normal_half_width,
     paired_difference,
+    share_half_width,
     share_interval,
 )
 from gill.metrics.pictures import cosine_similarities, lpips_distances
@@ -65,7 +65,6 @@ __all__ = [
     "macro_scores",
     "mean_reciprocal_rank",
     "ndcg",
-    "normal_half_width",
     "normalise_answer",
     "paired_difference",
     "ranks_of_hits",
@@ -74,6 +73,7 @@ __all__ = [
     "recall_at",
     "retrieval_recalls",
     "rouge_l",
+    "share_half_width",
     "share_interval",
     "squared_mmd",
     "vqa_accuracy",

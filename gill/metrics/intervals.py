@@ -60,10 +60,7 @@ def estimate_mean(
         ShapeError: no items, or not a cluster for each. DataError: a value that is not finite.
     """
     found = _estimate(value_SN, num_resamples, resampling_seed, level, clusters)
-    if not is_share or not found.low == found.high == found.mean or found.mean not in _RANGE:
-        return found
-    bound = _one_sided_bound(found.num_items if clusters is None else len(set(clusters)), level)
-    return replace(found, low=min(found.low, 1 - bound), high=max(found.high, bound))
+    return _widened(found, _RANGE, level, clusters) if is_share else found
 
 
 def _estimate(
@@ -88,16 +85,21 @@ def _estimate(
     return Estimate(float(mean_N.mean()), low, high, deviation, num_items, num_seeds)
 
 
+def _widened(found: Estimate, extremes: Sequence[float], level: float, clusters: Sequence[Hashable] | None) -> Estimate:
+    """With Wilson's bound around the mean of items that all have the same extreme value: no resample differs there."""
+    if not found.low == found.high == found.mean or found.mean not in extremes:
+        return found
+    bound = _one_sided_bound(found.num_items if clusters is None else len(set(clusters)), level)
+    return replace(found, low=max(found.mean - bound, extremes[0]), high=min(found.mean + bound, extremes[-1]))
+
+
 def _by_cluster(value_N: Tensor, clusters: Sequence[Hashable] | None) -> tuple[Tensor, Tensor]:
     """float64[C], float64[C]: sum and number of the values of each cluster, in the order of their first items."""
     if clusters is None:
         return value_N, torch.ones_like(value_N)
-    if len(clusters) != len(value_N):
-        raise ShapeError(f"wanted a cluster for each of {len(value_N)} items; got {len(clusters)}")
-    numbers = {each: number for number, each in enumerate(dict.fromkeys(clusters))}
-    places = torch.tensor([numbers[each] for each in clusters])
-    none = torch.zeros(len(numbers), dtype=value_N.dtype)
-    return none.index_add(0, places, value_N), none.index_add(0, places, torch.ones_like(value_N))
+    members = _members(len(value_N), clusters)
+    sums = torch.stack([value_N[places].sum() for places in members])
+    return sums, torch.tensor([len(places) for places in members], dtype=value_N.dtype)
 
 
 def paired_difference(
@@ -107,6 +109,7 @@ def paired_difference(
     resampling_seed: int = 0,
     level: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
+    is_share: bool = True,
 ) -> Estimate:
     """By how much one system scores higher than another on the same items; as `estimate_mean` of the differences.
 
@@ -121,7 +124,8 @@ def paired_difference(
     ours_SN, theirs_SN = (each.reshape(1, -1) if each.dim() == 1 else each for each in (ours_SN, theirs_SN))
     if ours_SN.shape[1:] != theirs_SN.shape[1:] or len(theirs_SN) not in (1, len(ours_SN)):
         raise ShapeError(f"systems must share items and seeds: {tuple(ours_SN.shape)} and {tuple(theirs_SN.shape)}")
-    return _estimate(ours_SN.double() - theirs_SN.double(), num_resamples, resampling_seed, level, clusters)
+    found = _estimate(ours_SN.double() - theirs_SN.double(), num_resamples, resampling_seed, level, clusters)
+    return _widened(found, (-1.0, *_RANGE), level, clusters) if is_share else found
 
 
 def bootstrap_interval(
@@ -151,21 +155,20 @@ def share_interval(values: Sequence[float]) -> tuple[float, float]:
     Raises:
         ShapeError: fewer than two values.
     """
-    mean, half = statistics.fmean(values), normal_half_width(values)
-    if half == 0 and mean in _RANGE:
-        half = _one_sided_bound(len(values))
+    mean, half = statistics.fmean(values), share_half_width(values)
     return max(mean - half, 0.0), min(mean + half, 1.0)
 
 
-def normal_half_width(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of a mean by the normal distribution: 1.96 standard errors.
+def share_half_width(values: Sequence[float]) -> float:
+    """Half of the interval of `share_interval` before it is cut to 0..1: 1.96 standard errors, or Wilson's bound.
 
     Raises:
         ShapeError: fewer than two values.
     """
     if len(values) < 2:
         raise ShapeError(f"an interval of a mean needs two values or more, got {len(values)}")
-    return _NORMAL_QUANTILE * statistics.stdev(values) / math.sqrt(len(values))
+    half = _NORMAL_QUANTILE * statistics.stdev(values) / math.sqrt(len(values))
+    return _one_sided_bound(len(values)) if half == 0 and statistics.fmean(values) in _RANGE else half
 
 
 def estimate_score(
@@ -174,6 +177,7 @@ def estimate_score(
     num_resamples: int = 1000,
     resampling_seed: int = 0,
     level: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
 ) -> Estimate:
     """Mean over seeds of what a set of items scores as a whole, such as BLEU or FID; items are drawn anew as above.
 
@@ -182,19 +186,36 @@ def estimate_score(
 
     Args:
         scores: of each seed, the score of the items at int64[N] places.
+        clusters: as in `estimate_mean`.
 
     Raises:
-        ShapeError: no items, or no seed.
+        ShapeError: no items, no seed, or not a cluster for each item.
     """
     if not num_items or not scores:
         raise ShapeError(f"wanted a set of items under one seed or more; got {num_items} items, {len(scores)} seeds")
     mean_S = torch.tensor([score(torch.arange(num_items)) for score in scores], dtype=torch.float64)
-    found = _resample(
-        lambda places: sum(score(places) for score in scores) / len(scores), num_items, num_resamples, resampling_seed
-    )
+    members = _members(num_items, clusters)
+
+    def of_clusters(drawn: Tensor) -> float:
+        places = torch.cat([members[cluster] for cluster in drawn.tolist()])
+        return sum(score(places) for score in scores) / len(scores)
+
+    found = _resample(of_clusters, len(members), num_resamples, resampling_seed)
     low, high = _inside(found - found.mean() + mean_S.mean(), level)
     deviation = float(mean_S.std()) if len(scores) > 1 else float("nan")
     return Estimate(float(mean_S.mean()), low, high, deviation, num_items, len(scores))
+
+
+def _members(num_items: int, clusters: Sequence[Hashable] | None) -> list[Tensor]:
+    """int64[size]: the places of each cluster's items."""
+    if clusters is None:
+        return list(torch.arange(num_items).unsqueeze(1))
+    if len(clusters) != num_items:
+        raise ShapeError(f"wanted a cluster for each of {num_items} items; got {len(clusters)}")
+    places: dict[Hashable, list[int]] = {}
+    for place, each in enumerate(clusters):
+        places.setdefault(each, []).append(place)
+    return [torch.tensor(each) for each in places.values()]
 
 
 def _resample(score: Callable[[Tensor], float], num_items: int, num_resamples: int, seed: int) -> Tensor:

@@ -1,7 +1,7 @@
 """How far up a ranking the right answers stand.
 
-Ranks count from 0. Who ties with the right answer counts half: a collapsed model, which says the same of everything,
-must not score 1, and a stable sort must not score for its order.
+Ranks count from 0. Who ties with the right answer counts half, and one alone as a whole: a collapsed model, which says
+the same of everything, must not score 1, and a stable sort must not score for its order.
 
 Shape legend: B = queries, N = candidates of a query, Q and G = rows of a query and of a gallery side, E = width.
 """

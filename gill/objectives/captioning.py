@@ -44,7 +44,7 @@ def token_cross_entropy(
     log_z_N = _FrozenLogZ.apply(hidden_ND, frozen_KD, frozen_bias_K)
     img_logits_NR = _wide(hidden_ND @ img_rows_RD.to(hidden_ND.dtype).T)
     frozen_labels_N = labels_N.clamp(max=num_frozen - 1)
-    target_N = _wide((hidden_ND * frozen_KD[frozen_labels_N]).sum(-1))
+    target_N = (_wide(hidden_ND) * _wide(frozen_KD[frozen_labels_N])).sum(-1)
     if frozen_bias_K is not None:
         target_N = target_N + _wide(frozen_bias_K[frozen_labels_N])
     img_target_N = img_logits_NR.gather(1, (labels_N - num_frozen).clamp(min=0)[:, None])[:, 0]

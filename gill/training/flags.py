@@ -193,7 +193,13 @@ def _add_special_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--log-base-dir", default="runs", help="run folders are made here")
     add("--exp-name", help="name of the run folder (default: the preset's)")
-    add("--resume", nargs="?", const="", metavar="FOLDER", help="insist on continuing, from FOLDER if given")
+    add(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FOLDER",
+        help="insist on continuing; FOLDER is where to start while this run has no checkpoint of its own",
+    )
     add("-e", "--evaluate", action="store_true", help="validate only")
     add("--precision", choices=("fp32", "fp16", "bf16"), help="of the frozen parts; what trains is float32")
     add("--ret-loss-scale", type=float, help="weight of the retrieval losses")

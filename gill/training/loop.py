@@ -46,7 +46,7 @@ class Job:
 
     Attributes:
         family: of the task; saves it and reads it back. folder: of the run.
-        resume_from: a checkpoint folder to start from instead of the run's own newest one.
+        resume_from: a checkpoint folder to start from while the run has none of its own.
         illustrator: for captions and drawn pictures in validation; None shows neither.
     """
 
@@ -84,7 +84,10 @@ def fit(job: Job) -> Outcome:
 
 def evaluate(job: Job) -> dict[str, float]:
     """Score the validation set with the newest checkpoint's weights (the task's own, without one); writes no log."""
-    return _Run(job).score().scores
+    run = _Run(job)
+    if run.start is None and job.world.is_main:
+        _log.warning("%s holds no checkpoint: what is scored are the weights a training would start from", job.folder)
+    return run.score().scores
 
 
 def preview(job: Job) -> str:
@@ -117,7 +120,8 @@ class _Run:
         self.optimizer = build_optimizer(job.task, job.recipe)
         files = ModelFiles(partial(job.family.save, task=job.task), partial(job.family.load, task=job.task))
         self.checkpoints = Checkpoints(job.folder, files, job.run.num_checkpoints)
-        self.progress = self._start()
+        self.start: Path | None = ask_main(self.checkpoints.newest) or job.resume_from
+        self.progress = self._load()
         self.total_steps = job.recipe.num_epochs * job.recipe.steps_per_epoch
         self.bad_train, self.bad_val = self._bad_samples(job.train), self._bad_samples(job.val)
         run = job.run
@@ -137,7 +141,7 @@ class _Run:
 
     def _train(self) -> Outcome:
         if self.progress.step >= self.total_steps:
-            if not (self.job.folder / "model").exists():
+            if ask_main(lambda: not (self.job.folder / "model").exists()):
                 self._export("model")
             return Outcome.NOTHING_LEFT
         self.log = RunLog(self.job.folder, self.progress.step) if self.job.world.is_main else None
@@ -174,11 +178,10 @@ class _Run:
         barrier()
         return result
 
-    def _start(self) -> Progress:
+    def _load(self) -> Progress:
         job = self.job
-        newest = ask_main(self.checkpoints.newest) or job.resume_from
-        if newest is not None:
-            return self.checkpoints.load(newest, self.names, self.optimizer)
+        if self.start is not None:
+            return self.checkpoints.load(self.start, self.names, self.optimizer)
         broadcast_parameters([parameter for _, parameter in trainable(job.task)])
         return Progress(step=job.run.start_epoch * job.recipe.steps_per_epoch)
 
@@ -187,7 +190,7 @@ class _Run:
         is_silent = self.job.run.shard_language and not self.job.world.is_main  # it reads what the first one reads
         report = folder / REPORT_NAME if folder.is_dir() and not is_silent else None  # no folder when only evaluating
         bad = BadSamples(report, len(source), self.job.run.max_bad_fraction)
-        bad.add_unusable(source.bad_rows)
+        bad.add_unusable(source.bad_rows, is_written=self.job.world.is_main)  # every process has read all rows
         return bad
 
     def _steps(self, bar: tqdm) -> Iterator[int]:
@@ -272,7 +275,8 @@ class _Run:
         )
 
     def _note_best(self, result: Validation) -> None:
-        score = result.scores.get(_BEST_BY, -result.scores["loss"])
+        # With a sharded network everyone scores everything, and rounding must not let them differ.
+        score = ask_main(lambda: result.scores.get(_BEST_BY, -result.scores["loss"]))
         if self.progress.best_step < 0 or score > self.progress.best_score:
             self.progress = replace(self.progress, best_score=score, best_step=self.progress.step)
             self._export("best")

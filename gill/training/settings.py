@@ -65,3 +65,5 @@ class RunSettings:
         for name in ("num_workers", "num_captions", "num_panels", "start_epoch", "seed"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.seed >= 2**31:
+            raise ConfigError(f"seed must be below 2**31, got {self.seed}")

@@ -61,7 +61,7 @@ class Evaluation:
 
 
 class TrainingTask(nn.Module, ABC):
-    """A family's training objective: a module whose one `forward` is a step's loss, so DDP wraps one call."""
+    """A family's training objective: a module whose `forward` is the loss of a step, or of a share of one."""
 
     @abstractmethod
     def forward(self, batch: Batch) -> LossBreakdown:

@@ -47,6 +47,10 @@ def test_damaged_and_huge_pictures_are_named(tmp_path: Path, monkeypatch: pytest
     for name, message in (("cut.png", "cut short"), ("text.png", "no picture that can be read")):
         with pytest.raises(DataError, match=f"c.tsv:7: .*{message}"):
             open_image(tmp_path / name, "c.tsv:7")
+    picture(tmp_path / "strip.png", (1, 101))
+    assert open_image(picture(tmp_path / "long.png", (1, 100)), "c.tsv:7").height == 100
+    with pytest.raises(DataError, match=r"c.tsv:7: .*a strip of 1 x 101 pixels"):
+        open_image(tmp_path / "strip.png", "c.tsv:7")
     monkeypatch.setattr("gill.data.images.MAX_PIXELS", 100)
     with pytest.raises(DataError, match=r"c.tsv:7: .*64 x 64 pixels"):
         open_image(tmp_path / "whole.png", "c.tsv:7")

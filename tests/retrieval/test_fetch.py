@@ -104,6 +104,7 @@ def broken_png(**changed: bytes) -> bytes:
         "postscript, which runs a program": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no readable"),
         "bitmap, a format that is not asked for": (b"BM" + bytes(200), "no readable"),
         "more pixels than allowed": (png(101, 100), "101 x 100 pixels, at most 10000"),
+        "a strip": (png(1, 101), "a strip of 1 x 101 pixels"),
         "a bomb: 60000 x 60000 in a few bytes": (
             broken_png(IHDR=struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)),
             "far more pixels|60000 x 60000 pixels",

@@ -13,6 +13,8 @@ from gill.mappers import MAPPERS
 from gill.objectives import CONDITIONING_DISTANCES
 
 DTYPES = ("float32", "bfloat16", "float64")
+# Every mask is of four dimensions: flash attention, which takes none, would let pictures and texts see each other.
+ATTENTIONS = ("sdpa", "eager")
 IMG_LOGIT_RULES = ("absolute", "product")
 # Stable Diffusion 1.5, which the paper draws with; the originals' name for it, runwayml/..., is gone from the hub.
 DEFAULT_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
@@ -95,6 +97,7 @@ class GillConfig:
         require_known("mapper", self.mapper, MAPPERS)
         require_known("conditioning_distance", self.conditioning_distance, CONDITIONING_DISTANCES)
         require_known("frozen_dtype", self.frozen_dtype, DTYPES)
+        require_known("attention", self.attention, ATTENTIONS)
         require_known("img_logit_rule", self.img_logit_rule, IMG_LOGIT_RULES)
         require_in_range("text_dropout", self.text_dropout, 0, 1)
         require_in_range("image_dropout", self.image_dropout, 0, 1)
@@ -104,6 +107,7 @@ class GillConfig:
             "retrieval_width",
             "mapper_width",
             "mapper_layers",
+            "mapper_heads",
             "temperature",
         ):
             if getattr(self, name) <= 0:

@@ -76,4 +76,5 @@ class GillIllustrator:
 
     @cached_property
     def _drawer(self) -> DiffusionDrawer:
-        return load_drawer(self.model.config.diffusion, self.model.device)
+        config = self.model.config
+        return load_drawer(config.diffusion, self.model.device, getattr(torch, config.frozen_dtype))
