@@ -34,8 +34,9 @@ _NUCLEUS = 0.95  # as in the original's demo, whenever words are sampled
 # What is shown of an image: what the decision says, one kind alone, or both.
 KINDS = ("as decided", "retrieved", "generated", "both")
 # How the language model reads a conversation.
-DOCUMENTS = "as Flatland's documents"
-FORMS = (DOCUMENTS, "everything as Q: and A:", "as written", "chat template")
+DOCUMENTS, DIALOGUE, AS_WRITTEN = "as Flatland's documents", "everything as Q: and A:", "as written"
+CHAT_TEMPLATE = "chat template"
+FORMS = (DOCUMENTS, DIALOGUE, AS_WRITTEN, CHAT_TEMPLATE)
 
 Progress = Callable[[int, int], None]
 
@@ -125,7 +126,7 @@ class Settings:
     num_images: int = 1
     num_pictures: int = 1
     kind: str = KINDS[0]
-    form: str = FORMS[1]
+    form: str = DIALOGUE
     seed: int = 0
 
     def options(self, tokenizer: GillTokenizer) -> GenerationOptions:
@@ -135,7 +136,7 @@ class Settings:
             GenerationError: a value outside its range. ConfigError: as `prompt_of`.
         """
         return GenerationOptions(
-            stop_at_newline=self.form != "chat template" or ends_turns_by_newline(tokenizer),
+            stop_at_newline=self.form != CHAT_TEMPLATE or ends_turns_by_newline(tokenizer),
             num_words=int(self.num_words),
             temperature=self.temperature,
             top_p=_NUCLEUS if self.temperature > 0 else 1.0,
@@ -204,13 +205,13 @@ def prompt_of(conversation: Conversation, form: str, tokenizer: GillTokenizer) -
     """A conversation as the language model reads it, open for its reply; `form` is one of `FORMS`.
 
     Raises:
-        ConfigError: "chat template" for a language model without one.
+        ConfigError: `CHAT_TEMPLATE` for a language model without one.
     """
     turns = [Turn(_segments(message), message.is_reply) for message in conversation.messages]
     turns = [turn for turn in turns if turn.parts]
-    if form == "chat template":
+    if form == CHAT_TEMPLATE:
         return chat_prompt(turns, tokenizer)
-    if form == "everything as Q: and A:":
+    if form == DIALOGUE:
         return dialogue_prompt(turns)
     if form == DOCUMENTS:
         return _running_text(_last_document(turns), marks_questions=True)

@@ -74,11 +74,11 @@ def _keep(folder: Path, size: int, fetcher: PictureSource, addresses: dict[str, 
 
 
 def _formatted(frames: list[tuple[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """The original's form, in the order of the file."""
+    """The original's form, in the order of the file, and the album where it is known."""
     stories = defaultdict(list)
     for story, frame in frames:
         row = {"caption": frame.caption, "image_id": frame.image_id, "sequence_index": frame.order}
-        stories[story].append(row)
+        stories[story].append({**row, "album_id": frame.album} if frame.album else row)
     return stories
 
 

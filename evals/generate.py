@@ -28,24 +28,21 @@ from gill._torchvision import define_missing_torchvision_ops
 
 define_missing_torchvision_ops()
 
-import contextlib
 import itertools
 import json
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from PIL import Image
 from tqdm import tqdm
 
 from evals.harness.answers import Answerer
 from evals.harness.items import Item, Reading
 from evals.harness.runs import READING, Run, Shard
-from evals.harness.systems import SYSTEMS, Settings, fingerprint_of, load_system
+from evals.harness.systems import SYSTEMS, Settings, Truths, fingerprint_of, load_system
 from evals.harness.tasks import PROTOCOLS, TASKS, Task, check_context, find_task
-from gill.data import open_image
 from gill.distributed import world_from_environment
-from gill.errors import ConfigError, DataError
+from gill.errors import ConfigError
 from gill.files import write_text
 from scripts.command import carry_out
 
@@ -88,8 +85,7 @@ def _answer(run: Run, task: Task, reading: Reading, settings: Settings, options:
     pending = run.pending([[item.id for item in batch] for batch in batches])
     if not pending:
         return 0
-    truths = [item.truth for item in reading.items if item.is_question and item.truth is not None]
-    system = load_system(settings, lambda number: _any_picture(truths, number))
+    system = load_system(settings, _truths(reading))
     is_paper = options.protocol == "paper"
     answerer = Answerer(
         system,
@@ -114,16 +110,10 @@ def _batches(items: Sequence[Item], size: int) -> list[list[Item]]:
     return [part[at : at + size] for part in parts for at in range(0, len(part), size)]
 
 
-def _any_picture(truths: Sequence[Path], number: int) -> Image.Image:
-    """A picture by number; one that cannot be read gives way to the next.
-
-    Raises:
-        DataError: none can be read.
-    """
-    for offset in range(len(truths)):
-        with contextlib.suppress(DataError):
-            return open_image(truths[(number + offset) % len(truths)], "evaluation")
-    raise DataError("no picture of the data can be read; chance has nothing to draw from")
+def _truths(reading: Reading) -> Truths:
+    questions = [item for item in reading.items if item.is_question]
+    pictures = [item.truth for item in questions if item.truth is not None]
+    return Truths(pictures, [item.references for item in questions if item.references])
 
 
 def _manifest(

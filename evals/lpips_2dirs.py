@@ -4,9 +4,10 @@
     python evals/lpips_2dirs.py -d0 data/flatland/sis/val_images -d1 runs/vist -o vist_lpips.txt \\
         --network checkpoints/flatland/clip
 
-Folder 1 may be a run of `evals/generate.py`, whose answers are compared with their own true pictures; others pair by
-file name, or by the number a name ends in (`VisualDialog_val2018_000000185565.jpg` and `000000185565.png`).
-Pictures are resized to 256 x 256. Both folders must share a picture; the original writes the mean of nothing.
+Folder 1 may be a run of `evals/generate.py`, whose answers are compared with their own true pictures, squashed where
+its protocol has it so; others pair by file name, or by the number a name ends in
+(`VisualDialog_val2018_000000185565.jpg` and `000000185565.png`). Pictures are resized to 256 x 256. Both folders must
+share a picture; the original writes the mean of nothing.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from gill._torchvision import define_missing_torchvision_ops
 define_missing_torchvision_ops()
 
 import torch
+from PIL import Image
 from tqdm import tqdm
 
+from evals.harness.items import SQUASHED
+from evals.harness.measures import is_squashed
 from evals.harness.perceptual import ALEXNET, distances, load_maps
 from evals.harness.runs import OUTPUTS, read_run
 from gill.data import IMAGE_EXTENSIONS, open_image
@@ -46,22 +50,24 @@ def main(words: list[str] | None = None) -> int:
 def _compare(options: argparse.Namespace) -> str:
     pairs = pairs_of(options.dir0, options.dir1)
     maps = load_maps(options.network, "cuda" if options.use_gpu else "cpu")
-    found: list[tuple[str, float]] = []
+    size = SQUASHED if _is_run(options.dir1) and is_squashed(read_run(options.dir1)) else None
+    found: list[tuple[str, Path, float]] = []
     num_bad = 0
     for start in tqdm(range(0, len(pairs), AT_ONCE), desc="LPIPS", unit="batch"):
         opened = []
         for name, left, right in pairs[start : start + AT_ONCE]:
             try:
-                opened.append((name, open_image(left, "lpips"), open_image(right, "lpips")))
+                opened.append((name, left, _open_true(left, size), open_image(right, "lpips")))
             except DataError:
                 num_bad += 1
         if opened:
-            names, lefts, rights = zip(*opened, strict=True)
-            found += zip(names, distances(maps, lefts, rights).tolist(), strict=True)
+            names, paths, lefts, rights = zip(*opened, strict=True)
+            found += zip(names, paths, distances(maps, lefts, rights).tolist(), strict=True)
     if not found:
         raise DataError(f"none of the {len(pairs)} pairs can be read; copy the pictures again")
-    estimate = estimate_mean(torch.tensor([distance for _, distance in found]))
-    lines = [*(f"{name}: {distance:.6f}" for name, distance in found), f"Average: {estimate.mean}"]
+    values = torch.tensor([distance for _, _, distance in found])
+    estimate = estimate_mean(values, clusters=[left for _, left, _ in found], is_share=False)
+    lines = [*(f"{name}: {distance:.6f}" for name, _, distance in found), f"Average: {estimate.mean}"]
     write_text(options.out, "\n".join(lines))
     interval = f"95 % {estimate.low:.4f} to {estimate.high:.4f}, n = {len(found)}, {num_bad} unreadable"
     return f"LPIPS ({options.network}): {estimate.mean:.4f} ({interval}); {options.out}"
@@ -73,10 +79,19 @@ def pairs_of(dir0: Path, dir1: Path) -> list[Pair]:
     Raises:
         MissingFileError: they share nothing.
     """
-    pairs = _pairs_of_run(dir0, dir1) if (dir1 / OUTPUTS).is_file() else _pairs_by_name(dir0, dir1)
+    pairs = _pairs_of_run(dir0, dir1) if _is_run(dir1) else _pairs_by_name(dir0, dir1)
     if not pairs:
         raise MissingFileError(f"{dir0} and {dir1} share no picture, neither by name nor by the number a name ends in")
     return pairs
+
+
+def _open_true(path: Path, size: tuple[int, int] | None) -> Image.Image:
+    picture = open_image(path, "lpips")
+    return picture if size is None else picture.resize(size)
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / OUTPUTS).is_file()
 
 
 def _pairs_of_run(dir0: Path, dir1: Path) -> list[Pair]:

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from PIL import Image
 
-from evals.harness.summary import Group, differences_of, require_label
-from evals.harness.tables import accounts, differences, examples, plot, table, tasks_of
+from evals.harness.plots import plot
+from evals.harness.summary import Group, require_label
+from evals.harness.tables import accounts, differences, examples, origins, published_ways, table, tasks_of
 from evals.harness.tasks import TASKS
 from evals.score import add_networks, load_groups
 from gill.files import write_text
@@ -48,17 +49,26 @@ def _report(options: argparse.Namespace) -> str:
     body = "\n".join(line for task in tasks_of(groups) for line in _section(groups, task, options))
     page = (
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Evaluation</title><style>{_STYLE}</style>"
-        f"<h1>Evaluation</h1>{_protocols(groups)}{body}</html>\n"
+        f"<h1>Evaluation</h1>{_protocols(groups, options)}{body}</html>\n"
     )
     write_text(options.out, page)
     return f"{options.out}: {len(options.runs)} runs, {len(tasks_of(groups))} tasks, {len(page) // 1024} kB"
 
 
-def _protocols(groups: Sequence[Group]) -> str:
+def _protocols(groups: Sequence[Group], options: argparse.Namespace) -> str:
     names = sorted({group.protocol for group in groups})
     said = f"<p class='note'>Protocol: {', '.join(names)}. 95 % intervals, bootstrap over items within seeds.</p>"
-    lines = "".join(f"<li>{html.escape(each)}</li>" for each in differences_of(groups))
-    return said + (f"<p>What the published protocol does differently:</p><ul>{lines}</ul>" if lines else "")
+    return f"{said}<p class='note'>{_networks(options)}</p>"
+
+
+def _networks(options: argparse.Namespace) -> str:
+    """What pictures were looked at with: scores of other networks, such as the papers' rows, are other scores."""
+    names = {"CLIP similarity": options.clip, "LPIPS": options.lpips, "FID and KID": options.fid}
+    return html.escape("; ".join(f"{measure} by {name}" for measure, name in names.items() if name)) + "."
+
+
+def _list(lines: Sequence[str]) -> str:
+    return f"<ul class='note'>{''.join(f'<li>{html.escape(each)}</li>' for each in lines)}</ul>"
 
 
 def _section(groups: Sequence[Group], task: str, options: argparse.Namespace) -> Iterator[str]:
@@ -68,9 +78,7 @@ def _section(groups: Sequence[Group], task: str, options: argparse.Namespace) ->
         require_label(groups, options.against)
         yield as_html(differences(groups, task, options.against))
     yield _plot(groups, task)
-    notes = accounts(groups, task)
-    if notes:
-        yield "<ul class='note'>" + "".join(f"<li>{html.escape(each[2:])}</li>" for each in notes) + "</ul>"
+    yield _list([each[2:] for each in [*origins(groups, task), *published_ways(task), *accounts(groups, task)]])
     yield _examples(examples(groups, task, options.examples))
 
 

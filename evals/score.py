@@ -44,8 +44,9 @@ from evals.harness.features import Features, load_features
 from evals.harness.measures import Compare, Scorer, Scores
 from evals.harness.perceptual import distances, load_maps
 from evals.harness.runs import Finished, read_run
-from evals.harness.summary import Group, differences_of, group_runs, require_label, score_run, told
+from evals.harness.summary import Group, group_runs, require_label, score_run, told
 from evals.harness.systems import fingerprint_of_folder, pick_device
+from evals.harness.tasks import find_task
 from gill.backbones import DEFAULT_CLIP, Clip
 from gill.files import write_json
 from gill.flatland.writer import MANIFEST as FLATLAND
@@ -114,7 +115,7 @@ def is_flatland(run: Finished) -> bool:
 def as_json(group: Group, opponent: Group | None) -> dict[str, Any]:
     """A group as numbers."""
     told: dict[str, Any] = {name: getattr(group, name) for name in ("task", "context", "protocol", "label")}
-    told["seeds"] = [run.manifest["seed"] for run in group.runs]
+    told["noise_seeds"] = [run.manifest["seed"] for run in group.runs]
     told["models"] = [run.manifest["model"] for run in group.runs]
     told["gallery_size"] = group.scores[0].gallery_size
     told["left_out"], told["notes"] = group.left_out, group.runs[0].reading["notes"]
@@ -163,7 +164,7 @@ def _lines(group: Group, opponent: Group | None) -> Iterator[str]:
         yield line
     for reason, count in sorted({**group.left_out, **group.runs[0].reading["notes"]}.items()):
         yield f"  {count} x {reason}"
-    for difference in differences_of([group]):
+    for difference in find_task(group.task).differences if group.protocol == "paper" else []:
         yield f"  paper protocol, {difference}"
 
 

@@ -27,7 +27,7 @@ define_missing_torchvision_ops()
 from diffusers import StableDiffusionPipeline
 
 from gill.errors import MissingCheckpointError
-from gill.metrics import normal_half_width
+from gill.metrics import share_half_width
 from scripts.flatland import evaluation, language_evaluation
 from scripts.flatland.cards import write_cards
 from scripts.flatland.evaluation import Measures, merge
@@ -124,9 +124,9 @@ def _diffusion(options: argparse.Namespace) -> Measures:
 
 
 def interval(values: list[float]) -> dict[str, float]:
-    """Mean, half width of the normal 95 % interval over items, and their number."""
+    """Mean, half width of its 95 % interval over items as of a share, and their number."""
     mean = sum(values) / len(values)
-    return {"mean": mean, "half": normal_half_width(values) if len(values) > 1 else 0.0, "n": len(values)}
+    return {"mean": mean, "half": share_half_width(values) if len(values) > 1 else 0.0, "n": len(values)}
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ STAND_INS = {
     "stable-diffusion-v1-5/stable-diffusion-v1-5": "checkpoints/flatland/diffusion",
     "checkpoints/gill_opt": "checkpoints/gill_flatland",
     "sis": "data/flatland/sis",
+    "VisualDialog": "data/flatland/VisualDialog",
     "data/cc3m": "data/flatland/data/cc3m",
     "dataset": "data/flatland/dataset",
 }

@@ -80,12 +80,12 @@ class Answerer:
         return [{"output": name, "row": row} for row in range(len(items))]
 
     def _rated(self, number: int, items: Sequence[Item], seeds: Sequence[int]) -> list[dict[str, Any]]:
-        return [{"scores": scores} for scores in self.system.rate(items, self.rating)]
+        return [{"scores": scores} for scores in self.system.rate(items, seeds, self.rating)]
 
     def _described(
         self, num_tokens: int, number: int, items: Sequence[Item], seeds: Sequence[int]
     ) -> list[dict[str, Any]]:
-        return [{"output": text} for text in self.system.describe(items, num_tokens)]
+        return [{"output": text} for text in self.system.describe(items, seeds, num_tokens)]
 
 
 def read_rows(path: Path) -> np.ndarray:

@@ -39,6 +39,7 @@ class Item:
         references: texts that are wanted, where any are: what people said of the same picture. answer_type: what kind
             of answer they gave, by which scores are told apart.
         candidates: texts to choose from; `right` is the place of the true one, `relevance` a value for each or nothing.
+        subject: what questions share that are not independent, such as an album; nothing is asked of it.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Item:
     candidates: tuple[str, ...] = ()
     right: int = -1
     relevance: tuple[float, ...] = ()
+    subject: str = ""
 
     @property
     def is_question(self) -> bool:
@@ -65,7 +67,7 @@ class Item:
         told: dict[str, Any] = {"id": self.id, "kind": self.kind, "prompt": said}
         if self.truth is not None:
             told["truth"] = _name(self.truth, folder)
-        for name in ("target", "shown", "references", "answer_type", "candidates", "right", "relevance"):
+        for name in ("target", "shown", "references", "answer_type", "candidates", "right", "relevance", "subject"):
             value = getattr(self, name)
             if value not in ("", (), -1):
                 told[name] = list(value) if isinstance(value, tuple) else value
@@ -98,7 +100,7 @@ class Reading:
 
     def digest(self) -> str:
         """Of all that is asked: another data set, order or context is another digest."""
-        told = json.dumps([item.to_json(self.folder) for item in self.items])
+        told = json.dumps([replace(item, subject="").to_json(self.folder) for item in self.items])
         return hashlib.sha256(told.encode()).hexdigest()
 
 

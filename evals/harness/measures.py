@@ -25,12 +25,21 @@ from gill.backbones import Clip
 from gill.data import open_image
 from gill.errors import DataError
 from gill.flatland import Scene, compare, read_caption, read_picture
-from gill.metrics import bleu_counts, cider, cosine_similarities, ndcg, ranks_of_hits, rouge_l, vqa_accuracy
+from gill.metrics import (
+    bleu_counts,
+    cider,
+    cosine_similarities,
+    ndcg,
+    ranks_of_hits,
+    ranks_of_owners,
+    rouge_l,
+    vqa_accuracy,
+)
 
 RETRIEVAL_RANKS, ANSWER_RANKS = (1, 5, 10), (1, 5, 10, 20)
 NO_SHARES = frozenset({"clip_similarity", "clip_text_similarity", "lpips", "cider"})  # of the values of an answer
 MARKS = ("place", "cells", "shape", "colour", "shape_colour_cell", "whole")
-_PICTURES_AT_ONCE = 32
+_PICTURES_AT_ONCE, _QUESTIONS_AT_ONCE = 32, 1024
 Values = dict[str, list[float]]
 Pictures = Sequence[Image.Image]
 Compare = Callable[[Pictures, Pictures], Tensor]
@@ -46,7 +55,7 @@ class Scores:
         rows: what each answer brings to measures of the whole set (`sets.py`), float[N, K] by name.
         gallery_size: pictures or texts that each answer was ranked among; 0 where nothing was ranked.
         left_out: by reason, what has no score.
-        subjects: by id, the picture that the question is about; questions about one are not independent.
+        subjects: by id, the album or picture that the question is about; questions about one are not independent.
     """
 
     ids: tuple[str, ...]
@@ -89,7 +98,7 @@ class Scorer:
             CAPTIONING: self._captioned,
             ANSWERING: _answered,
         }
-        subjects = {line["id"]: str(line.get("truth", line["id"])) for line in run.answered}
+        subjects = {line["id"]: str(line.get("subject", line.get("truth", line["id"]))) for line in run.answered}
         return replace(kinds[answer](run), subjects=subjects)
 
     def _drawn(self, run: Finished) -> Scores:
@@ -166,8 +175,12 @@ def true_picture(run: Finished, line: Line) -> Image.Image:
         DataError: it cannot be read.
     """
     image = open_image(Path(run.manifest["data"]) / line["truth"], "score")
-    is_squashed = run.manifest["protocol"] == "paper" and find_task(run.manifest["task"]).squashes_in_paper
-    return image.resize(SQUASHED) if is_squashed else image
+    return image.resize(SQUASHED) if is_squashed(run) else image
+
+
+def is_squashed(run: Finished) -> bool:
+    """Whether scores compare with the true pictures as the published protocol squashes them."""
+    return run.manifest["protocol"] == "paper" and find_task(run.manifest["task"]).squashes_in_paper
 
 
 def caption_marks(text: str, true: Scene) -> dict[str, float]:
@@ -187,33 +200,45 @@ def caption_marks(text: str, true: Scene) -> dict[str, float]:
 
 def nearest_pictures(run: Finished, lines: Sequence[Line]) -> list[str]:
     """For each of these questions the file, relative to the data, of the picture that was found first."""
-    gallery = [line for line in run.lines if line["kind"] == "picture" and LEFT_OUT not in line]
-    scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, [line["target"] for line in gallery])
+    gallery = _gallery(run)
+    scores_QG = _scores(run, lines, gallery, _rows(run, gallery))
     return [gallery[place]["truth"] for place in scores_QG.argmax(1).tolist()]
 
 
 def _retrieved(run: Finished) -> Scores:
     """Ranks of the right pictures and, where nothing of the gallery is shown, of each picture's own questions."""
-    lines = run.answered
-    gallery = [line for line in run.lines if line["kind"] == "picture" and LEFT_OUT not in line]
+    lines, gallery = run.answered, _gallery(run)
     places = {line["target"]: place for place, line in enumerate(gallery)}
     asked_Q = torch.tensor([places.get(line["target"], -1) for line in lines])
-    is_hit_QG = asked_Q[:, None] == torch.arange(len(gallery))
-    scores_QG = _masked(_rows(run, lines) @ _rows(run, gallery).T, lines, [line["target"] for line in gallery])
-    values = _recalls(ranks_of_hits(scores_QG, is_hit_QG), "")
+    values = _recalls(_ranks_of_pictures(run, lines, gallery, asked_Q), "")
     # the published "text-to-image" recall of VisDial ranks the texts of each picture
     is_turned = find_task(run.manifest["task"]).turns_in_paper and run.manifest["protocol"] == "paper"
-    is_whole = bool(is_hit_QG.any(0).all())
+    is_whole = len(asked_Q.unique()) == len(gallery) and not any(line.get("shown") for line in lines)
     if is_turned and not is_whole:
         raise DataError(
             f"{run.folder}: as published, every picture ranks the texts, and some pictures here have none; generate "
             "without --limit, or by --protocol corrected"
         )
     if is_whole:
-        backward = _recalls(ranks_of_hits(scores_QG.T, is_hit_QG.T), "")
+        owners_G = torch.arange(len(gallery))
+        backward = _recalls(ranks_of_owners(_rows(run, gallery), _rows(run, lines), owners_G, asked_Q), "")
         of_first = {name: _at_first(asked_Q.tolist(), each) for name, each in backward.items()}
         values = of_first if is_turned else values | _named(of_first, "i2t_")
     return Scores(tuple(line["id"] for line in lines), values, len(gallery), run.left_out())
+
+
+def _gallery(run: Finished) -> list[Line]:
+    return [line for line in run.lines if line["kind"] == "picture" and LEFT_OUT not in line]
+
+
+def _ranks_of_pictures(run: Finished, lines: Sequence[Line], gallery: Sequence[Line], asked_Q: Tensor) -> Tensor:
+    """int64[Q], a part of the questions at a time: all of COCO's are 200,000 and their pictures 40,000."""
+    found, gallery_GE = [], _rows(run, gallery)
+    for start in range(0, len(lines), _QUESTIONS_AT_ONCE):
+        part = slice(start, start + _QUESTIONS_AT_ONCE)
+        is_hit = asked_Q[part, None] == torch.arange(len(gallery))
+        found.append(ranks_of_hits(_scores(run, lines[part], gallery, gallery_GE), is_hit))
+    return torch.cat(found)
 
 
 def _at_first(asked: Sequence[int], values: Sequence[float]) -> list[float]:
@@ -283,12 +308,17 @@ def _named(values: Mapping[str, list[float]], prefix: str) -> Values:
     return {f"{prefix}{name}": each for name, each in values.items()}
 
 
-def _masked(scores_QG: Tensor, lines: Sequence[Line], names: Sequence[str]) -> Tensor:
-    """Without the pictures that a question's own context shows."""
-    places = {name: place for place, name in enumerate(names)}
+def _scores(run: Finished, lines: Sequence[Line], gallery: Sequence[Line], gallery_GE: Tensor) -> Tensor:
+    """float[Q, G], -inf at pictures that a question's own context shows.
+
+    As published, that takes out the right one too, where it was shown before: such a story is never found.
+    """
+    scores_QG = _rows(run, lines) @ gallery_GE.T
+    places = {line["target"]: place for place, line in enumerate(gallery)}
+    is_paper = run.manifest["protocol"] == "paper"
     for row, line in enumerate(lines):
-        shown = [places[name] for name in line.get("shown", ()) if name in places and name != line["target"]]
-        scores_QG[row, shown] = -torch.inf
+        shown = (name for name in line.get("shown", ()) if is_paper or name != line["target"])
+        scores_QG[row, [places[name] for name in shown if name in places]] = -torch.inf
     return scores_QG
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from evals.generate import main as generate
@@ -21,9 +22,11 @@ def generate_images(task: str, data: str, about: str | None, words: list[str] | 
         data: where the original looks for the data. about: the caller's docstring.
     """
     parser = _parser(about)
-    parser.add_argument("output_dir", help="folder of the answers, new or from a stopped run")
-    options, rest = parser.parse_known_args(words)
-    return generate([task, options.output_dir, "--data", data, "--model", MODEL, *rest])
+    parser.add_argument("output_dir", nargs="?", help="folder of the answers, new or from a stopped run")
+    parser.add_argument("--system", default="gill", help="and any other option of generate.py")
+    words = sys.argv[1:] if words is None else words
+    is_gill = parser.parse_known_args(words)[0].system == "gill"
+    return generate([task, "--data", data, *(["--model", MODEL] if is_gill else []), *words])
 
 
 def clip_similarity(run: str, file: str, about: str | None, words: list[str] | None) -> int:

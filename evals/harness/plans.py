@@ -131,7 +131,7 @@ def find_plan(name: str) -> Plan:
             baselines=(
                 ("diffusion", "diffusion alone", DIFFUSION, tuple(_DRAWN)),
                 ("clip", "frozen CLIP", CLIP, tuple(_FOUND)),
-                ("chance", "chance", "", (*_DRAWN, *_FOUND)),
+                ("chance", "chance", "", (*_DRAWN, *_FOUND, "captioning")),
             ),
             has_decision=True,
         )

@@ -8,9 +8,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evals.harness.plans import GROWING, SHORT_STEPS, Plan
+from evals.harness.plans import GROWING, SHORT_STEPS, Plan, Variant
+from evals.harness.plots import plot, plot_variants
 from evals.harness.summary import Group, told
-from evals.harness.tables import accounts, differences, growth, plot, shown_measures, table, tasks_of
+from evals.harness.tables import (
+    accounts,
+    differences,
+    growth,
+    origins,
+    published_ways,
+    shown_measures,
+    table,
+    tasks_of,
+)
 from evals.harness.tasks import TASKS
 from gill.errors import DataError
 from gill.files import write_text
@@ -38,16 +48,18 @@ def section(
         "6.7 B parameters.",
         "",
     ]
-    if plan.has_ablation:
-        return [*lines, *_ablation(plan, groups, runs)]
     pictures.mkdir(parents=True, exist_ok=True)
+    if plan.has_ablation:
+        path = pictures / f"results_{name}.png"
+        return [*lines, *_ablation(plan, groups, runs, path), "", f"![{plan.title}]({pictures.name}/{path.name})", ""]
     for task in tasks_of(groups):
         path = pictures / f"results_{task}.png"
         plot(groups, task, path)
         lines += [f"### {task}", "", f"To {TASKS[task].about}.", "", *table(groups, task), ""]
         paired = differences(groups, task, _BASELINE.get(TASKS[task].answer, ""))
         lines += [*paired, ""] if paired else []
-        lines += [*_growth(groups, task), *accounts(groups, task), f"![{task}]({pictures.name}/{path.name})", ""]
+        notes = [*origins(groups, task), *published_ways(task), *accounts(groups, task)]
+        lines += [*_growth(groups, task), *notes, "", f"![{task}]({pictures.name}/{path.name})", ""]
     return lines
 
 
@@ -62,7 +74,7 @@ def _growth(groups: Sequence[Group], task: str) -> list[str]:
     return [head, "", *growth(mine, mine[0].label, measures), ""]
 
 
-def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]]) -> list[str]:
+def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[Path]], path: Path) -> list[str]:
     """One row a variant: retrieval and embedding distance of all seeds, drawings of the first."""
     num_asked = max(len(score.ids) for group in groups for score in group.scores)
     recipe = find_preset("flatland").recipe
@@ -75,15 +87,25 @@ def _ablation(plan: Plan, groups: Sequence[Group], runs: Mapping[str, Sequence[P
         "| paper, `clip_similarity` |",
         "|---|---|---|---|---|---|---|",
     ]
-    for variant in plan.variants:
-        mine = {group.task: group for group in groups if group.label == variant.label}
-        found, drawn = mine["vist-retrieval"], mine["vist-generation"]
-        cells = [variant.label, f"{num_trainable(runs[variant.label][0]):,}", told(found.estimate("r@1"))]
-        cells += [f"{statistics.fmean(map(conditioning_distance, runs[variant.label])):.3f}"]
-        cells += [told(drawn.estimate(name)) for name in ("clip_similarity", "judge.shape_colour_cell")]
-        cells += ["" if variant.published is None else f"{variant.published:.3f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+    labels = [variant.label for variant in plan.variants]
+    found, drawn = (
+        {group.label: group for group in groups if group.task == task} for task in ("vist-retrieval", "vist-generation")
+    )
+    lines += [_variant_row(each, runs[each.label], found[each.label], drawn[each.label]) for each in plan.variants]
+    measured = {
+        "found, r@1": [found[label].estimate("r@1") for label in labels],
+        "drawn, CLIP similarity": [drawn[label].estimate("clip_similarity") for label in labels],
+    }
+    plot_variants(labels, measured, [variant.published for variant in plan.variants], path)
     return lines
+
+
+def _variant_row(variant: Variant, runs: Sequence[Path], found: Group, drawn: Group) -> str:
+    cells = [variant.label, f"{num_trainable(runs[0]):,}", told(found.estimate("r@1"))]
+    cells += [f"{statistics.fmean(map(conditioning_distance, runs)):.3f}"]
+    cells += [told(drawn.estimate(name)) for name in ("clip_similarity", "judge.shape_colour_cell")]
+    cells += ["" if variant.published is None else f"{variant.published:.3f}"]
+    return f"| {' | '.join(cells)} |"
 
 
 def conditioning_distance(run: Path) -> float:

@@ -6,7 +6,7 @@ Shape legend: N = answers, K = what an answer brings.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -58,12 +58,18 @@ _PICTURE_MEASURES = {"fid": SetMeasure("features", _fid, 100), "kid": SetMeasure
 SET_MEASURES = {f"bleu{order}": _bleu(order) for order in (1, 2, 3, 4)} | _PICTURE_MEASURES
 
 
-def estimate_set(measure: str, ours: Sequence[Tensor], theirs: Sequence[Tensor] = ()) -> Estimate:
+def estimate_set(
+    measure: str,
+    ours: Sequence[Tensor],
+    theirs: Sequence[Tensor] = (),
+    clusters: Sequence[Hashable] | None = None,
+) -> Estimate:
     """Mean over seeds of a set's score, or by how much it exceeds another system's on the same items.
 
     Args:
         ours, theirs: rows [N, K] of each seed, of the same items in the same order; of theirs the mean counts, unless
             there are as many seeds of both.
+        clusters: of each item, what it shares with those that are drawn together with it.
 
     Raises:
         DataError: no items.
@@ -82,4 +88,4 @@ def estimate_set(measure: str, ours: Sequence[Tensor], theirs: Sequence[Tensor] 
         return difference
 
     scores = [of_seed(seed) for seed in range(len(ours))]
-    return estimate_score(scores, len(ours[0]), SET_MEASURES[measure].num_resamples)
+    return estimate_score(scores, len(ours[0]), SET_MEASURES[measure].num_resamples, clusters=clusters)

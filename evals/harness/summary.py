@@ -5,22 +5,25 @@ Runs of one task, context, protocol and label are one system under several seeds
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from evals.harness import measures
 from evals.harness.answers import read_rows
 from evals.harness.measures import NO_SHARES, Scorer, Scores
 from evals.harness.runs import OUTPUTS, Finished
 from evals.harness.sets import SET_MEASURES, estimate_set
-from evals.harness.tasks import find_task
+from gill import metrics
 from gill.errors import ConfigError, DataError
 from gill.files import digest_file, write_array, write_text
 from gill.metrics import Estimate, estimate_mean, paired_difference
@@ -78,7 +81,8 @@ class Group:
         """
         if measure in SET_MEASURES:
             if measure not in self._known:  # a distance of sets takes long, and tables ask for it again
-                self._known[measure] = estimate_set(measure, self._set_rows(measure, self.ids(measure)))
+                ids = self.ids(measure)
+                self._known[measure] = estimate_set(measure, self._set_rows(measure, ids), clusters=self._subjects(ids))
             return self._known[measure]
         ids = self.ids(measure)
         if not ids:
@@ -96,10 +100,12 @@ class Group:
         if not ids:
             raise DataError(f"{self.label} and {other.label} answered no item of {self.task} {self.context} both")
         if measure in SET_MEASURES:
-            return estimate_set(measure, self._set_rows(measure, ids), other._set_rows(measure, ids))
+            rows, others_rows = self._set_rows(measure, ids), other._set_rows(measure, ids)
+            return estimate_set(measure, rows, others_rows, clusters=self._subjects(ids))
         ours, theirs = self.values(measure, ids), other.values(measure, ids)
         theirs = theirs if len(theirs) == len(ours) else theirs.mean(0)
-        return paired_difference(ours, theirs, clusters=self._subjects(ids))
+        is_share = measure not in NO_SHARES
+        return paired_difference(ours, theirs, clusters=self._subjects(ids), is_share=is_share)
 
     def _subjects(self, ids: Sequence[str]) -> list[str]:
         return [self.scores[0].subjects[each] for each in ids]
@@ -153,12 +159,12 @@ def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group
 
 
 def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores:
-    """Scores of a run; kept in its folder and read back while neither the answers nor the settings change.
+    """Scores of a run; kept in its folder and read back while neither answers, settings nor measures change.
 
     They are not kept while a picture cannot be read: it may come back.
     """
     path = run.folder / SCORES
-    made_of = {**settings, "outputs": digest_file(run.folder / OUTPUTS)}
+    made_of = {**settings, "outputs": digest_file(run.folder / OUTPUTS), "measures": _measures()}
     if path.is_file() and (found := _read_scores(path, made_of)):
         return found
     scores = scorer.score(run)
@@ -180,6 +186,13 @@ def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores
     return scores
 
 
+@cache
+def _measures() -> str:
+    """A digest of the code that scores."""
+    paths = [Path(measures.__file__), *sorted(Path(metrics.__file__).parent.glob("*.py"))]
+    return hashlib.sha256("".join(map(digest_file, paths)).encode()).hexdigest()
+
+
 def _read_scores(path: Path, made_of: dict[str, Any]) -> Scores | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -194,12 +207,6 @@ def _read_scores(path: Path, made_of: dict[str, Any]) -> Scores | None:
 
 def _rows_file(path: Path, name: str) -> Path:
     return path.with_name(f"{path.stem}_{name}.npy")
-
-
-def differences_of(groups: Iterable[Group]) -> list[str]:
-    """What the published protocol of these groups does that the corrected one does not."""
-    published = [group.task for group in groups if group.protocol == "paper"]
-    return list(dict.fromkeys(f"{task}: {each}" for task in published for each in find_task(task).differences))
 
 
 def told(estimate: Estimate) -> str:

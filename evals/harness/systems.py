@@ -5,7 +5,9 @@ Shape legend: N = questions or pictures, E = width of a system's retrieval space
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +17,12 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from evals.harness.items import MEAN, MEAN_WITH_BOS, UNSHIFTED_SUM, Item, lot_of, pictures_alone, texts_alone
+from evals.harness.items import MEAN, MEAN_WITH_BOS, UNSHIFTED_SUM, Item, pictures_alone, texts_alone
 from gill import load_gill
 from gill.backbones import DEFAULT_CLIP, Clip, DiffusionDrawer, load_drawer, tiny_drawer
 from gill.config import require_known
-from gill.errors import ConfigError
+from gill.data import open_image
+from gill.errors import ConfigError, DataError
 from gill.files import digest_file
 from gill.models.gill import DEFAULT_DIFFUSION, located, read_trained
 from gill.types import GenerationOptions, ImageOutput, Segment
@@ -60,11 +63,11 @@ class System:
         """float[N, E] unit rows on the host: what a question asks for, or what a gallery picture shows."""
         raise ConfigError(f"--system {self.name} does not retrieve; use gill, clip or chance")
 
-    def describe(self, items: Sequence[Item], num_tokens: int) -> list[str]:
+    def describe(self, items: Sequence[Item], seeds: Sequence[int], num_tokens: int) -> list[str]:
         """A text of at most so many tokens for each question."""
-        raise ConfigError(f"--system {self.name} does not write; use gill")
+        raise ConfigError(f"--system {self.name} does not write; use gill or chance")
 
-    def rate(self, items: Sequence[Item], rating: str) -> list[list[float]]:
+    def rate(self, items: Sequence[Item], seeds: Sequence[int], rating: str) -> list[list[float]]:
         """A score for each candidate of each question, greater is better.
 
         Args:
@@ -116,13 +119,18 @@ class GillSystem(System):
             features = torch.stack(self.generator.layout.features(pictures))
             return self.generator.model.retrieval_heads.embed_image(features).float().cpu()
 
-    def describe(self, items: Sequence[Item], num_tokens: int) -> list[str]:
-        """The likeliest word each time up to the end of a line, no images among the words."""
-        options = GenerationOptions(num_words=num_tokens, max_num_images=0)
-        replies = self.generator.generate_batch([item.prompt for item in items], options, [0] * len(items))
-        return ["".join(part for part in reply if isinstance(part, str)).strip() for reply in replies]
+    def describe(self, items: Sequence[Item], seeds: Sequence[int], num_tokens: int) -> list[str]:
+        """The likeliest word each time up to the end of a line, no images among the words.
 
-    def rate(self, items: Sequence[Item], rating: str) -> list[list[float]]:
+        Of a model that has no other end, the first sentence. The released ones learned none, since padding and what
+        follows it has no loss, and tell on; the originals cut their replies at the first full stop of all.
+        """
+        options = GenerationOptions(num_words=num_tokens, max_num_images=0)
+        replies = self.generator.generate_batch([item.prompt for item in items], options, seeds)
+        texts = ["".join(part for part in reply if isinstance(part, str)).strip() for reply in replies]
+        return texts if self.generator.model.config.stop_words else [first_sentence(text) for text in texts]
+
+    def rate(self, items: Sequence[Item], seeds: Sequence[int], rating: str) -> list[list[float]]:
         """From log-probabilities in nats; what stands before the candidates is read once, but for MEAN_WITH_BOS."""
         if rating == MEAN_WITH_BOS:
             return [self._mean_likelihoods(item) for item in items]
@@ -134,6 +142,11 @@ class GillSystem(System):
         """As `get_log_likelihood_scores` of the prompt with each candidate."""
         prompts = [(*item.prompt, Segment(text=candidate)) for candidate in item.candidates]
         return [float(scores.mean()) for scores in self.generator.log_likelihoods(prompts)]
+
+
+def first_sentence(text: str) -> str:
+    """Up to the first full stop that ends a word."""
+    return re.split(r"(?<=\.)\s", text, maxsplit=1)[0]
 
 
 class DiffusionSystem(System):
@@ -168,43 +181,74 @@ class ClipSystem(System):
         return torch.cat([*rows, *([self.clip.embed_pictures(pictures)] if pictures else [])]).mean(0)
 
 
+@dataclass(frozen=True)
+class Truths:
+    """What is right for the questions of a data set, to be drawn by lot.
+
+    Attributes:
+        pictures: files. texts: those of a question are one entry.
+    """
+
+    pictures: Sequence[Path]
+    texts: Sequence[Sequence[str]]
+
+    def picture(self, number: int) -> Image.Image:
+        """A picture by number; one that cannot be read gives way to the next.
+
+        Raises:
+            DataError: none can be read.
+        """
+        for offset in range(len(self.pictures)):
+            with contextlib.suppress(DataError):
+                return open_image(self.pictures[(number + offset) % len(self.pictures)], "evaluation")
+        raise DataError("no picture of the data can be read; chance has nothing to draw from")
+
+    def text(self, number: int) -> str:
+        """The first text of a question by number."""
+        return self.texts[number % len(self.texts)][0]
+
+
 class ChanceSystem(System):
-    """Answers that know nothing of the question: some true picture of the data, random rows, random scores."""
+    """Answers that know nothing of the question: a true picture or text of the data, random rows, random scores."""
 
     name = "chance"
     width = 64
 
-    def __init__(self, settings: Settings, pictures: Callable[[int], Image.Image]) -> None:
-        self.pictures = pictures
+    def __init__(self, truths: Truths) -> None:
+        self.truths = truths
 
     def draw(self, items: Sequence[Item], seeds: Sequence[int]) -> list[Image.Image | None]:
         """A picture of the data that is drawn by lot."""
-        return [self.pictures(seed) for seed in seeds]
+        return [self.truths.picture(seed) for seed in seeds]
 
     def embed(self, items: Sequence[Item], seeds: Sequence[int]) -> Tensor:
         """Random directions."""
         return F.normalize(torch.stack([_noise(seed, self.width) for seed in seeds]), dim=-1)
 
-    def rate(self, items: Sequence[Item], rating: str) -> list[list[float]]:
-        """Random scores, from the question's own name."""
-        return [_noise(_number(item.id), len(item.candidates)).tolist() for item in items]
+    def describe(self, items: Sequence[Item], seeds: Sequence[int], num_tokens: int) -> list[str]:
+        """What was said to a question that is drawn by lot, however long."""
+        return [self.truths.text(seed) for seed in seeds]
+
+    def rate(self, items: Sequence[Item], seeds: Sequence[int], rating: str) -> list[list[float]]:
+        """Random scores."""
+        return [_noise(seed, len(item.candidates)).tolist() for item, seed in zip(items, seeds, strict=True)]
 
 
 SYSTEMS = ("chance", "clip", "diffusion", "gill")
 
 
-def load_system(settings: Settings, pictures: Callable[[int], Image.Image]) -> System:
+def load_system(settings: Settings, truths: Truths) -> System:
     """The system that `settings` name.
 
     Args:
-        pictures: some true picture of the data for any number; what chance draws.
+        truths: what chance answers with.
 
     Raises:
         UnknownNameError: no such system. CheckpointError, ConfigError: it cannot be loaded.
     """
     require_known("system", settings.system, SYSTEMS)
     if settings.system == "chance":
-        return ChanceSystem(settings, pictures)
+        return ChanceSystem(truths)
     kinds: dict[str, Callable[[Settings], System]] = {
         "gill": GillSystem,
         "diffusion": DiffusionSystem,
@@ -253,7 +297,3 @@ def _load_drawer(name: str) -> DiffusionDrawer:
 
 def _noise(seed: int, count: int) -> Tensor:
     return torch.randn(count, generator=torch.Generator().manual_seed(seed))
-
-
-def _number(name: str) -> int:
-    return int.from_bytes(lot_of(name)[:4], "big")

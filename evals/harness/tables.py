@@ -1,9 +1,10 @@
-"""Groups of runs as Markdown tables, plots and sheets of pictures."""
+"""Groups of runs as Markdown tables and sheets of pictures."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
@@ -27,7 +28,7 @@ SHOWN = {
         "judge.shape_colour_cell",
         "judge.whole",
     ),
-    RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1"),
+    RETRIEVAL: ("r@1", "r@5", "r@10", "i2t_r@1", "i2t_r@5", "i2t_r@10"),
     RANKING: ("ndcg", "mrr", "r@1", "r@5", "r@10", "r@20", "t2i_r@1", "t2i_r@10"),
     ANSWERING: ("accuracy", "accuracy.yes/no", "accuracy.number", "accuracy.other"),
     CAPTIONING: ("bleu4", "cider", "rouge_l", "judge.place", "judge.shape", "judge.colour", "judge.all"),
@@ -86,10 +87,11 @@ def _row(group: Group, shown: Sequence[str]) -> str:
     gallery = group.scores[0].gallery_size or ""
     cells = [told(group.estimate(name)) if name in group.measures else "" for name in shown]
     n = max(len(group.ids(name)) for name in group.measures)
-    return f"| {group.context} | {_name(group)} | {n} | {len(group.runs)} | {gallery} | {' | '.join(cells)} |"
+    return f"| {group.context} | {shown_name(group)} | {n} | {len(group.runs)} | {gallery} | {' | '.join(cells)} |"
 
 
-def _name(group: Group) -> str:
+def shown_name(group: Group) -> str:
+    """What tables and plots call a system."""
     return f"{group.label} (paper protocol)" if group.protocol == "paper" else group.label
 
 
@@ -107,7 +109,7 @@ def _published(task: str, context: str, shown: Sequence[str]) -> Iterator[str]:
 def differences(groups: Sequence[Group], task: str, against: str) -> list[str]:
     """Lines of a table of paired differences with one system; none where it is not there."""
     mine = [group for group in groups if group.task == task]
-    name, lines = _main_measure(mine), []
+    name, lines = main_measure(mine), []
     for group in mine:
         for other in mine:
             key = (group.context, group.protocol)
@@ -118,9 +120,27 @@ def differences(groups: Sequence[Group], task: str, against: str) -> list[str]:
     return [*head, *lines] if lines else []
 
 
-def _main_measure(groups: Sequence[Group]) -> str:
+def main_measure(groups: Sequence[Group]) -> str:
     """The first measure of a task's tables that one of its runs has."""
     return next(name for name in SHOWN[TASKS[groups[0].task].answer] if any(name in each.measures for each in groups))
+
+
+def origins(groups: Sequence[Group], task: str) -> list[str]:
+    """Who answered and how, a line a system."""
+    found: dict[str, dict[str, None]] = {}
+    for run in (run for group in groups if group.task == task for run in group.runs):
+        manifest = run.manifest
+        said = [manifest["model"] or "no model", f"noise of seed {manifest['seed']}"]
+        said += [f"drawn by {manifest['diffusion']}"] if manifest["diffusion"] else []
+        said += [f"{manifest['steps']} steps"] if manifest["steps"] else []
+        said += [f"guidance {manifest['guidance_scale']}"] if manifest["guidance_scale"] else []
+        found.setdefault(manifest["label"], {})[", ".join(said)] = None
+    return [f"- {label}: {'; '.join(ways)}" for label, ways in found.items()]
+
+
+def published_ways(task: str) -> list[str]:
+    """How the published protocol, by which the papers' rows were measured, differs from the corrected one."""
+    return [f"- as published: {each}" for each in TASKS[task].differences]
 
 
 def accounts(groups: Sequence[Group], task: str) -> list[str]:
@@ -131,36 +151,6 @@ def accounts(groups: Sequence[Group], task: str) -> list[str]:
             for reason, count in {**group.left_out, **group.runs[0].reading["notes"]}.items():
                 counts[reason] = max(count, counts.get(reason, 0))
     return [f"- {count} x {reason}" for reason, count in sorted(counts.items())]
-
-
-def plot(groups: Sequence[Group], task: str, path: Path) -> None:
-    """Bars by context and system, with intervals; a PNG."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    shown = _main_measure([group for group in groups if group.task == task])
-    mine = [group for group in groups if group.task == task and shown in group.measures]
-    contexts = [context for context in TASKS[task].contexts if any(group.context == context for group in mine)]
-    labels = list(dict.fromkeys(_name(group) for group in mine))
-    figure, axes = pyplot.subplots(figsize=(5.2, 2.8))
-    width = 0.8 / len(labels)
-    for number, label in enumerate(labels):
-        here = [group for group in mine if _name(group) == label]
-        places = [contexts.index(group.context) + (number - (len(labels) - 1) / 2) * width for group in here]
-        found = [group.estimate(shown) for group in here]
-        means = [each.mean for each in found]
-        errors = [[max(m - e.low, 0) for m, e in zip(means, found, strict=True)]]
-        errors.append([max(e.high - m, 0) for m, e in zip(means, found, strict=True)])
-        axes.bar(places, means, width, label=label, yerr=errors, capsize=2)
-    axes.set_xticks(range(len(contexts)), contexts)
-    axes.set_ylabel(shown)
-    axes.legend(fontsize=7)
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.tight_layout()
-    figure.savefig(path, dpi=90)
-    pyplot.close(figure)
 
 
 def examples(groups: Sequence[Group], task: str, count: int) -> list[dict[str, str | Image.Image]]:
@@ -175,12 +165,12 @@ def examples(groups: Sequence[Group], task: str, count: int) -> list[dict[str, s
         run = here[0].runs[0]
         row: dict[str, str | Image.Image] = {"input": _words(line)}
         for number, part in enumerate(part for part in line["prompt"] if isinstance(part, dict)):
-            row[f"input picture {number + 1}"] = _shrunk(open_image(_data(run) / part["picture"], "report"))
-        row["truth"] = _shrunk(true_picture(run, line)) if is_picture else _true_words(line)
+            row[f"input picture {number + 1}"] = _opened(_data(run) / part["picture"])
+        row["truth"] = _thumbnail(partial(true_picture, run, line)) if is_picture else _true_words(line)
         rows.append(row)
     for group in here:
         for row, answer in zip(rows, _answers(group.runs[0], [line["id"] for line in lines]), strict=True):
-            row[_name(group)] = answer
+            row[shown_name(group)] = answer
     return rows
 
 
@@ -207,14 +197,15 @@ def _said(line: Line) -> str:
 
 
 def _opened(path: Path) -> str | Image.Image:
+    return _thumbnail(partial(open_image, path, "report"))
+
+
+def _thumbnail(opened: Callable[[], Image.Image]) -> str | Image.Image:
+    """A small copy of a picture that may be gone since it was asked about."""
     try:
-        return _shrunk(open_image(path, "report"))
+        picture = opened().copy()
     except DataError:
         return "lost"
-
-
-def _shrunk(picture: Image.Image) -> Image.Image:
-    picture = picture.copy()
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
     return picture
 

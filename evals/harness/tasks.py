@@ -44,6 +44,7 @@ class Task:
 _IN_FILE_ORDER = "the texts of a story stand in the order of the file, whatever order the worker arranged"
 _SQUASHED = "pictures are squashed to 224 x 224, those that are shown and those that scores compare with"
 _UNTOLD = "nothing: no script of it was published, so it is asked as in the corrected protocol"
+_ONE_STREAM = "one stream of noise runs through all questions, which is not done here: each has a seed of its own"
 _SURVIVOR = "of stories that share their last picture only the last one's prompt survives; it is drawn for each of them"
 
 TASKS = {
@@ -56,7 +57,7 @@ TASKS = {
             ("1cap", "2cap1img", "5cap", "5cap4img"),
             "draw a story's last picture from its texts and earlier pictures (GILL, table 1)",
             squashes_in_paper=True,
-            differences=(_IN_FILE_ORDER, _SQUASHED, _SURVIVOR),
+            differences=(_IN_FILE_ORDER, _SQUASHED, _SURVIVOR, _ONE_STREAM),
         ),
         Task(
             "visdial-generation",
@@ -64,6 +65,7 @@ TASKS = {
             visdial.read_generation,
             visdial.CONTEXTS,
             "draw the picture a dialogue is about after 1, 5 or 10 rounds (GILL)",
+            differences=(_ONE_STREAM,),
         ),
         Task(
             "vist-retrieval",
@@ -73,7 +75,13 @@ TASKS = {
             "find a story's last picture among those of all stories (FROMAGe, table 1; GILL, table 5)",
             squashes_in_paper=True,
             repeats_bos_in_paper=True,
-            differences=(_IN_FILE_ORDER, _SQUASHED, "every text begins with its own beginning of sequence"),
+            differences=(
+                _IN_FILE_ORDER,
+                _SQUASHED,
+                "every text before a picture begins with its own beginning of sequence (of texts alone no script was "
+                "published: they are asked as one)",
+                "a last picture that the story showed before is taken out of the gallery, and so never found",
+            ),
         ),
         Task(
             "visdial-retrieval",
@@ -108,6 +116,7 @@ TASKS = {
             captions.read_captioning,
             ("picture",),
             "say what a picture shows (captions of a CC3M file)",
+            differences=(_UNTOLD,),
         ),
         Task(
             "cc3m-generation",

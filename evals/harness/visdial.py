@@ -68,6 +68,11 @@ def read_ranking(folder: Path, protocol: str, context: str) -> Reading:
     for image_id, rounds in dialogues.items():
         path = picture_path(folder, image_id)
         for number, asked in enumerate(rounds):
+            if not 0 <= asked.right < len(asked.options):
+                raise DataError(
+                    f"{folder / DIALOGUES}: round {number + 1} about image {image_id} has no answers to choose from or "
+                    "does not say which is right; take VisDial's validation file"
+                )
             before = "".join(f"{_lines([each])}\n" for each in rounds[:number])
             prompt = (Segment(image_path=path), Segment(text=f"{before}Q: {asked.question}\nA: "))
             values = relevance.get((image_id, number), ())

@@ -25,11 +25,17 @@ _WANTED = "give the folder of VIST's story-in-sequence files (--data), which hol
 
 @dataclass(frozen=True)
 class Frame:
-    """One text of a story and the picture it belongs to; `order` is its place as the worker arranged it."""
+    """One text of a story and the picture it belongs to.
+
+    Attributes:
+        order: its place as the worker arranged it.
+        album: of the picture, from which several stories are told; "" in the original's short form.
+    """
 
     caption: str
     image_id: str
     order: int
+    album: str = ""
 
 
 def read_generation(folder: Path, protocol: str, context: str) -> Reading:
@@ -95,11 +101,12 @@ def picture_path(folder: Path, image_id: str) -> Path:
 
 
 def _released(row: dict[str, Any]) -> Frame:
-    return Frame(row["text"], str(row["photo_flickr_id"]), int(row["worker_arranged_photo_order"]))
+    order = int(row["worker_arranged_photo_order"])
+    return Frame(row["text"], str(row["photo_flickr_id"]), order, str(row.get("album_id", "")))
 
 
 def _formatted(row: dict[str, Any]) -> Frame:
-    return Frame(row["caption"], str(row["image_id"]), int(row["sequence_index"]))
+    return Frame(row["caption"], str(row["image_id"]), int(row["sequence_index"]), str(row.get("album_id", "")))
 
 
 def _arranged(frames: Iterable[Frame], notes: Counter[str]) -> list[Frame]:
@@ -130,6 +137,7 @@ def _question(folder: Path, story: str, frames: Sequence[Frame], context: str) -
         needs=tuple(paths),
         target=frames[-1].image_id,
         shown=tuple(frame.image_id for frame in frames[:-1]) if context == "5cap4img" else _shown(frames, context),
+        subject=frames[-1].album,
     )
 
 

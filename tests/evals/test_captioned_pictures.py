@@ -130,7 +130,7 @@ def test_every_caption_of_a_picture_is_right(folder: Path, tmp_path: Path, monke
     monkeypatch.setattr(
         ChanceSystem,
         "describe",
-        lambda self, items, num_tokens: [pictures[each.id].captions[int(each.id) % 2] for each in items],
+        lambda self, items, seeds, num_tokens: [pictures[each.id].captions[int(each.id) % 2] for each in items],
     )
     (group,) = load_groups([by_chance("coco-captioning", folder, tmp_path / "run")], CLIP)
     assert group.estimate("bleu1").mean == pytest.approx(1) and group.estimate("rouge_l").mean == pytest.approx(1)

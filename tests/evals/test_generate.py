@@ -98,21 +98,6 @@ def test_answers_are_ranked_after_the_picture_and_the_rounds_before(tmp_path: Pa
     assert all(item.relevance[item.right] == 1 for item in items if item.relevance)
 
 
-def test_published_relevance_stands_one_round_late(tmp_path: Path) -> None:
-    """Round ids count from 1; FROMAGe's script takes them as places from 0 among the rounds of all dialogues."""
-    folder = write_dialogues(tmp_path / "world")
-    rows = json.loads((folder / visdial.DENSE).read_text())
-    rounds = {0: 10, 1: 3, NUM_STORIES - 1: 10}
-    rewrite(folder / visdial.DENSE, lambda rows: [{**rows[n], "round_id": number} for n, number in rounds.items()])
-    ids = [f"{row['image_id']:012d}" for row in rows]
-    rated = {
-        protocol: [item.id for item in visdial.read_ranking(folder, protocol, "10").items if item.relevance]
-        for protocol in ("corrected", "paper")
-    }
-    assert rated["corrected"] == [f"{ids[0]}-10", f"{ids[1]}-3", f"{ids[-1]}-10"]
-    assert rated["paper"] == [f"{ids[1]}-1", f"{ids[1]}-4"], "after the last round of all nothing comes"
-
-
 # Interrupted and shared
 
 

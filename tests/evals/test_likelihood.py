@@ -50,7 +50,7 @@ def test_pictures_beyond_the_last_whole_group_are_counted(tmp_path: Path) -> Non
 def test_captions_and_pictures_rank_each_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each caption is likeliest after its own picture; but the first is likelier than all others after any picture."""
 
-    def rate(self: ChanceSystem, items: Sequence[Item], rating: str) -> list[list[float]]:
+    def rate(self: ChanceSystem, items: Sequence[Item], seeds: Sequence[int], rating: str) -> list[list[float]]:
         num = len(items[0].candidates)
         return [[(number == item.right) + 5.0 * (number == 0) for number in range(num)] for item in items]
 
@@ -91,7 +91,7 @@ def test_ratings_are_means_of_what_the_model_says() -> None:
     picture, texts = Segment(image=random_pictures(2)[1]), ("a cat", "two dogs sat")
     item = Item("1", (picture,), candidates=texts)
     whole = generator.log_likelihoods([(picture, Segment(text=text)) for text in texts])
-    (published,), (mean,), (total,) = (system.rate([item], rating) for rating in (MEAN_WITH_BOS, MEAN, SUM))
+    (published,), (mean,), (total,) = (system.rate([item], [0], rating) for rating in (MEAN_WITH_BOS, MEAN, SUM))
     assert published == pytest.approx([float(scores.mean()) for scores in whole])
     assert mean == pytest.approx([float(scores[1:].mean()) for scores in whole])
     assert total == pytest.approx([float(torch.sum(scores[1:])) for scores in whole])

@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 import torchvision
+from PIL import Image
+from torchmetrics.functional.image.lpips import _LPIPS
 
 from evals.generate import main as generate
-from evals.harness.perceptual import AlexNetMaps, distances
+from evals.harness.perceptual import AlexNetMaps, as_pixels, distances
 from evals.lpips_2dirs import main as lpips
 from evals.lpips_2dirs import pairs_of
+from evals.score import load_groups
 from gill.errors import MissingFileError
 from gill.flatland import draw, scenes
 from tests.evals.benchmark_files import NUM_STORIES, write_dialogues, write_stories
@@ -51,6 +54,20 @@ def test_a_run_is_compared_with_its_own_truths(tmp_path: Path) -> None:
     assert float((tmp_path / "out.txt").read_text().rsplit(" ", 1)[1]) > 0
 
 
+def test_a_published_run_is_compared_with_squashed_truths(tmp_path: Path) -> None:
+    folder = write_stories(tmp_path / "world")
+    for path in (folder / "val_images").iterdir():
+        with Image.open(path) as picture:
+            picture.resize((96, 40)).save(path)
+    run, clip = tmp_path / "run", "checkpoints/flatland/clip"
+    words = ["--data", str(folder), "--system", "chance", "--protocol", "paper"]
+    assert generate(["vist-generation", str(run), *words]) == 0
+    assert lpips(["-d0", str(folder / "val_images"), "-d1", str(run), "-o", str(tmp_path / "out.txt"), *NETWORK]) == 0
+    (group,) = load_groups([run], clip, lpips_name=clip)
+    average = float((tmp_path / "out.txt").read_text().rsplit(" ", 1)[1])
+    assert average == pytest.approx(group.estimate("lpips").mean, rel=1e-5)
+
+
 def test_folders_that_share_nothing_are_refused(tmp_path: Path) -> None:
     truth = write_stories(tmp_path / "world") / "val_images"
     (tmp_path / "empty").mkdir()
@@ -66,4 +83,10 @@ def test_alexnets_layers_meet_the_learned_weights() -> None:
     assert [layer.shape[1] for layer in maps([one])] == [64, 192, 384, 256, 256]
     found = distances(maps, [one, one], [one, two])
     assert found[0] == 0 and found[1] > 0
+    theirs = _LPIPS(net="alex", pnet_rand=True)  # with LPIPS's own learned weights
+    slices = (getattr(theirs.net, f"slice{number}") for number in range(1, 6))
+    theirs.net.load_state_dict(dict(zip(theirs.net.state_dict(), maps.features.state_dict().values(), strict=True)))
+    assert sum(len(part) for part in slices) == 12  # AlexNet's layers up to the last one that is compared
+    with torch.no_grad():
+        assert found[1] == pytest.approx(theirs(as_pixels([one]), as_pixels([two])).item(), rel=1e-5)
     assert torch.allclose(distances(maps, [two], [one]), found[1:])

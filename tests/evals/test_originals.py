@@ -60,6 +60,17 @@ def test_the_originals_two_commands(
     assert -1 <= float((tmp_path / file).read_text()) <= 1
 
 
+def test_options_stand_before_or_after_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A baseline is not given the model that the original's command loads."""
+    write_stories(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    assert generate_vist_images.main(["--context", "5cap", "before", *CHANCE]) == 0
+    assert generate_vist_images.main(["after", *CHANCE, "--context", "5cap"]) == 0
+    before, after = (read_run(tmp_path / name) for name in ("before", "after"))
+    assert before.manifest == after.manifest and before.manifest["context"] == "5cap"
+    assert before.manifest["model"] == ""
+
+
 class FakeWeb:
     """Has some of the pictures."""
 

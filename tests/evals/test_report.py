@@ -11,7 +11,6 @@ import pytest
 
 from evals.generate import main as generate
 from evals.harness.published import published_rows
-from evals.harness.systems import ChanceSystem
 from evals.harness.tables import growth, table
 from evals.harness.tasks import TASKS
 from evals.report import as_html
@@ -29,11 +28,7 @@ def test_papers_rows_stand_where_they_were_published() -> None:
     assert dict(published_rows("vist-retrieval", "5cap4img", "r@1"))["FROMAGe (FROMAGe, table 1)"] == 0.182
 
 
-def test_a_page_holds_every_task(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = "a big red star at the top left of the sea."
-    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [said] * len(items))
+def test_a_page_holds_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     captions = write_captions(tmp_path / "c")
     folders = {"vist": write_stories(tmp_path / "s"), "visdial": write_dialogues(tmp_path / "d")}
     folders |= {"captioning": captions, "cc3m": captions}
@@ -53,8 +48,23 @@ def test_a_page_holds_every_task(
     assert "<script" not in page and "http" not in page  # whole without the network
     assert "GILL, table 1" in page and "minus that of other" in page and "only the last one&#x27;s prompt" in page
     sheets = re.findall(r"<tr><th>input</th>(.*?)</tr>", page)
-    assert all(title in sheet for sheet in sheets for title in ("truth", "one", "other"))
+    assert len(sheets) == len(TASKS)
+    titles = ("truth", "one (paper protocol)", "other (paper protocol)")
+    assert all(f"<th>{title}</th>" in sheet for sheet in sheets for title in titles)
+    assert "<li>as published: " in page and "<li>one: no model, noise of seed 42</li>" in page
+    assert f"CLIP similarity by {CLIP}." in page
     assert page.count("data:image/png;base64,") > 4 * len(sheets)
+
+
+def test_a_page_does_without_a_picture_that_was_lost(tmp_path: Path) -> None:
+    folder = write_stories(tmp_path / "s")
+    run, out = tmp_path / "run", tmp_path / "page.html"
+    assert generate(["vist-generation", str(run), "--data", str(folder), "--system", "chance"]) == 0
+    (folder / "val_images" / "10000004.png").unlink()  # the first story's last picture
+    (folder / "val_images" / "10000000.png").write_bytes(b"no picture")
+    assert report([str(run), "--clip", CLIP, "--out", str(out)]) == 0
+    page = out.read_text()
+    assert page.count("<td class='words'>lost</td>") == 2 and "cannot be read any more" in page
 
 
 @dataclass

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from evals import reproduce
 from evals.generate import main as generate
@@ -117,6 +120,41 @@ def test_an_ablation_is_trained_asked_and_written(
     text = (tmp_path / "out" / "RESULTS.md").read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| without |")]
     assert row.split(" | ")[1] == "1,234" and row.split(" | ")[3] == "4.500" and row.endswith("| 0.636 |")
+    assert "![The retrieval loss](img/results_losses.png)" in text
+    with Image.open(tmp_path / "out" / "img" / "results_losses.png") as plot:
+        assert plot.width > 400
     assert (tmp_path / "out" / "losses.html").is_file()
     shown = capsys.readouterr().out
     assert "$ python main.py --preset flatland" in shown and "$ python evals/generate.py vist-retrieval" in shown
+
+
+def test_the_main_tables_are_asked_and_written(
+    by_chance: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of the plan: contexts below each other, baselines beside, differences, the claim, notes and plots."""
+
+    def decide(words: list[str]) -> int:
+        score = {"value": 0.5, "low": 0.4, "high": 0.6}
+        told = {"f1": score, "num_generate": 1, "num_retrieve": 1, "constant_f1": {}, "coin_f1": 0.5, "published": {}}
+        out = Path(words[words.index("--work") + 1])
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "report.json").write_text(json.dumps(told))
+        return 0
+
+    whole = find_plan("main")
+    tasks = {"vist-retrieval": ("1cap", "5cap"), "captioning": ("picture",)}
+    baselines = (("clip", "frozen CLIP", "", ("vist-retrieval",)), ("chance", "chance", "", tuple(tasks)))
+    monkeypatch.setattr(reproduce, "find_plan", lambda name: replace(whole, tasks=tasks, baselines=baselines))
+    monkeypatch.setattr(reproduce, "train_decision", decide)
+    assert reproduce.main(["--smoke", "--out", str(tmp_path / "out"), "--jobs", "1"]) == 0
+    text = (tmp_path / "out" / "RESULTS.md").read_text()
+    (row,) = [line for line in text.splitlines() if line.startswith("| 5cap | GILL | 2 | 2 | ")]
+    assert row.count(" \u00b1 ") == row.count("[")  # an interval and the seeds' deviation in every cell
+    assert "| 5cap | *paper: FROMAGe (FROMAGe, table 1)* | | | | 0.108 |" in text
+    assert "`r@1` minus that of frozen CLIP" in text and "- `r@1` of GILL: 1cap < 5cap" in text
+    assert "| picture | chance | 2 | 1 | " in text and "- as published: the texts of a story" in text
+    assert "| GILL, seed 1 | 0.500 [0.400, 0.600] | 2 |" in text
+    assert {path.name for path in (tmp_path / "out" / "img").iterdir()} == {
+        "results_vist-retrieval.png",
+        "results_captioning.png",
+    }

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from evals.harness import vist
 from evals.harness.items import Item
 from evals.harness.measures import caption_marks
 from evals.harness.published import published_rows
@@ -85,7 +86,9 @@ def test_systems_are_compared_item_by_item(stories: Path, tmp_path: Path, capsys
     assert "minus other: 0.000 [0.000, 0.000]" in capsys.readouterr().out
     one, other = json.loads(out.read_text())
     equal = {"mean": 0, "low": 0, "high": 0, "n": NUM_STORIES, "seeds": 1, "seed_deviation": None}
-    assert one["differences"]["judge.whole"] == equal
+    assert one["differences"]["clip_similarity"] == equal
+    bound = 1.95996**2 / (NUM_STORIES + 1.95996**2)  # Wilson's: six equal pairs do not say that there is no other
+    assert one["differences"]["judge.whole"] == pytest.approx({**equal, "low": -bound, "high": bound}, abs=1e-4)
     assert "differences" not in other
 
 
@@ -175,6 +178,32 @@ def test_pictures_that_a_context_shows_are_no_candidates(
         assert group.estimate("r@1").mean == first and group.estimate("r@5").mean == 1
 
 
+def test_a_part_of_the_questions_at_a_time_ranks_alike(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = by_chance("vist-retrieval", stories, tmp_path / "run")
+    (whole,) = load_groups([run], CLIP)
+    (run / "scores.json").unlink()
+    monkeypatch.setattr("evals.harness.measures._QUESTIONS_AT_ONCE", 4)
+    (parts,) = load_groups([run], CLIP)
+    assert parts.scores == whole.scores
+
+
+def test_stories_of_one_album_are_drawn_together(stories: Path, tmp_path: Path) -> None:
+    """They are told of the same pictures; nothing else that is asked changes."""
+    before = vist.read_retrieval(stories, "corrected", "5cap4img")
+
+    def one_album(told: dict[str, list[list[dict[str, str]]]]) -> dict[str, list[list[dict[str, str]]]]:
+        for (row,) in told["annotations"][:10]:
+            row["album_id"] = "7"
+        return told
+
+    rewrite(stories / STORIES, one_album)
+    assert vist.read_retrieval(stories, "corrected", "5cap4img").digest() == before.digest()
+    (group,) = load_groups([by_chance("vist-retrieval", stories, tmp_path / "run")], CLIP)
+    assert list(group.scores[0].subjects.values()) == ["7", "7", "2", "3", "4", "5"]
+
+
 def test_both_directions_and_which_one_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All dialogues point at the first picture most: one finds its picture, yet every picture finds its dialogue."""
     folder = write_dialogues(tmp_path / "world")
@@ -220,7 +249,7 @@ def test_what_was_left_out_is_counted_once_for_all_seeds(stories: Path, tmp_path
 def test_ranked_answers_score_by_the_place_of_the_right_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The right answer is always third, and what is relevant beside it comes last."""
 
-    def rate(self: ChanceSystem, items: Sequence[Item], rating: str) -> list[list[float]]:
+    def rate(self: ChanceSystem, items: Sequence[Item], seeds: Sequence[int], rating: str) -> list[list[float]]:
         rows = []
         for item in items:
             order = sorted(range(len(item.candidates)), key=lambda n: (item.relevance or [0] * 100)[n])
@@ -261,7 +290,9 @@ def test_captions_are_scored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     world = write_captions(tmp_path / "world")
     rows = (world / "dataset" / "cc3m_val.tsv").read_text().splitlines()[1:]
     captions = {str(number): row.split("\t")[0] for number, row in enumerate(rows, 2)}
-    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [captions[item.id] for item in items])
+    monkeypatch.setattr(
+        ChanceSystem, "describe", lambda self, items, seeds, num_tokens: [captions[item.id] for item in items]
+    )
     (world / "data" / "cc3m" / "validation" / "val_0000000.png").unlink()
     (group,) = load_groups([by_chance("captioning", world, tmp_path / "run")], CLIP)
     assert group.estimate("judge.all").mean == group.estimate("rouge_l").mean == 1
@@ -287,7 +318,7 @@ def test_bleu_is_of_all_captions_together(tmp_path: Path, monkeypatch: pytest.Mo
         Image.new("RGB", (8, 8)).save(pictures / f"{name}.png")
     table = "caption\timage\nthe cat sat on the mat\ta\na red ball in the park\tb\n"
     (world / "dataset" / "cc3m_val.tsv").write_text(table)
-    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [""] * len(items))
+    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, seeds, num_tokens: [""] * len(items))
     run, other = (by_chance("captioning", world, tmp_path / name, "--label", name) for name in ("one", "other"))
     say(run, {"2": "the cat sat on the mat", "3": "a ball in the park"})
     say(other, {"2": "the cat sat on the mat", "3": "a red ball in the park"})

@@ -80,7 +80,9 @@ def test_files_that_are_missing_or_of_another_form_are_refused(folder: Path) -> 
 def test_answers_are_scored_in_all_and_by_type(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Question 1 is answered as nine did, 2 and 5 as the one, 3 wrongly, 4 with an article; 6 lacks its picture."""
     said = {"1000": "Answer 1.", "2000": "other", "3000": "answer", "4000": "the answer 4", "5000": "the other"}
-    monkeypatch.setattr(ChanceSystem, "describe", lambda self, items, num_tokens: [said[item.id] for item in items])
+    monkeypatch.setattr(
+        ChanceSystem, "describe", lambda self, items, seeds, num_tokens: [said[item.id] for item in items]
+    )
     (folder / "val2014" / "COCO_val2014_000000000006.jpg").unlink()
     run = tmp_path / "run"
     assert generate(["vqa", str(run), "--data", str(folder), "--system", "chance"]) == 0

@@ -10,8 +10,8 @@ from gill.metrics import (
     bootstrap_interval,
     estimate_mean,
     estimate_score,
-    normal_half_width,
     paired_difference,
+    share_half_width,
     share_interval,
 )
 
@@ -58,7 +58,11 @@ def test_none_of_few_is_not_surely_none() -> None:
     cosines = estimate_mean(torch.ones(500), is_share=False)
     assert (cosines.mean, cosines.low, cosines.high) == (1, 1, 1)
     equal = paired_difference(torch.ones(3, 500), torch.ones(500))
-    assert (equal.mean, equal.low, equal.high) == (0, 0, 0), "a difference is no share"
+    assert (equal.mean, equal.low, equal.high) == pytest.approx((0, -0.00762, 0.00762), abs=1e-5)
+    better = paired_difference(torch.ones(500), torch.zeros(500))
+    assert (better.mean, better.low, better.high) == pytest.approx((1, 0.99238, 1), abs=1e-5)
+    same = paired_difference(torch.ones(500), torch.ones(500), is_share=False)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
 
 
 def test_items_about_one_thing_are_drawn_together() -> None:
@@ -75,8 +79,13 @@ def test_items_about_one_thing_are_drawn_together() -> None:
     assert (uneven.mean, uneven.low, uneven.high) == (0.75, 0, 1)  # a resample is aa, ab or bb
     less = paired_difference(fivefold, torch.zeros(500), 2000, clusters=about)
     assert (less.low, less.high) == pytest.approx((alone.low, alone.high))
+    as_set = estimate_score([lambda places: float(fivefold[places].mean())], 500, 2000, clusters=about)
+    assert (as_set.mean, as_set.num_items) == (pytest.approx(0.4), 500)
+    assert (as_set.low, as_set.high) == pytest.approx((alone.low, alone.high), abs=0.01)
     with pytest.raises(ShapeError, match="a cluster for each of 100 items"):
         estimate_mean(items, clusters=about)
+    with pytest.raises(ShapeError, match="a cluster for each of 100 items"):
+        estimate_score([lambda places: 0.0], 100, clusters=about)
 
 
 def test_values_that_do_not_fit_are_refused() -> None:
@@ -104,6 +113,7 @@ def test_a_score_of_a_set_stands_inside_its_interval() -> None:
 
 def test_the_normal_interval_is_that_of_the_standard_error() -> None:
     # Standard deviation sqrt(1 / 3) of 0, 0, 1, 1, so its standard error sqrt(1 / 12).
-    assert normal_half_width([0, 0, 1, 1]) == pytest.approx(1.96 * (1 / 12) ** 0.5)
+    assert share_half_width([0, 0, 1, 1]) == pytest.approx(1.96 * (1 / 12) ** 0.5)
+    assert share_half_width([1] * 100) == pytest.approx(1.96**2 / (100 + 1.96**2), abs=1e-5)  # Wilson's, of all right
     with pytest.raises(ShapeError, match="two values or more"):
-        normal_half_width([1])
+        share_half_width([1])
