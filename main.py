@@ -108,7 +108,7 @@ def _train(command: Command, job: Job) -> int:
         + {
             Outcome.FINISHED: "finished",
             Outcome.STOPPED: "stopped and saved; the same command continues",
-            Outcome.NOTHING_LEFT: "is finished already; choose another --exp-name, or more --epochs in a new run",
+            Outcome.NOTHING_LEFT: "is finished already; choose another --exp-name",
         }[outcome],
     )
     return STOPPED_STATUS if outcome is Outcome.STOPPED else 0

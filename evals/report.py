@@ -26,7 +26,7 @@ from evals.harness.plots import plot
 from evals.harness.summary import Group, require_label
 from evals.harness.tables import accounts, differences, examples, origins, published_ways, table, tasks_of
 from evals.harness.tasks import TASKS
-from evals.score import add_networks, load_groups
+from evals.score import add_networks, is_flatland, load_groups
 from gill.files import write_text
 from scripts.command import carry_out
 
@@ -58,21 +58,25 @@ def _report(options: argparse.Namespace) -> str:
 def _protocols(groups: Sequence[Group], options: argparse.Namespace) -> str:
     names = sorted({group.protocol for group in groups})
     said = f"<p class='note'>Protocol: {', '.join(names)}. 95 % intervals, bootstrap over items within seeds.</p>"
-    return f"{said}<p class='note'>{_networks(options)}</p>"
+    return f"{said}<p class='note'>{_networks(groups, options)}</p>"
 
 
-def _networks(options: argparse.Namespace) -> str:
+def _networks(groups: Sequence[Group], options: argparse.Namespace) -> str:
     """What pictures were looked at with: scores of other networks, such as the papers' rows, are other scores."""
-    names = {"CLIP similarity": options.clip, "LPIPS": options.lpips, "FID and KID": options.fid}
-    return html.escape("; ".join(f"{measure} by {name}" for measure, name in names.items() if name)) + "."
+    measured = {name for group in groups for name in group.measures}
+    names = {"clip_similarity": options.clip, "lpips": options.lpips, "fid": options.fid}
+    said = [f"{measure} by {name}." for measure, name in names.items() if measure in measured]
+    if any(is_flatland(run) for group in groups for run in group.runs):
+        said.append("The papers' rows are of photographs: beside a drawn world's they show which way a trend goes.")
+    return html.escape(" ".join(said))
 
 
 def _list(lines: Sequence[str]) -> str:
-    return f"<ul class='note'>{''.join(f'<li>{html.escape(each)}</li>' for each in lines)}</ul>"
+    return f"<ul class='note'>{''.join(f'<li>{_plain(each)}</li>' for each in lines)}</ul>"
 
 
 def _section(groups: Sequence[Group], task: str, options: argparse.Namespace) -> Iterator[str]:
-    yield f"<h2>{task}</h2><p>{html.escape(TASKS[task].about)}</p>"
+    yield f"<h2>{task}</h2><p>{_plain(TASKS[task].about)}</p>"
     yield as_html(table(groups, task))
     if options.against:
         require_label(groups, options.against)
@@ -88,8 +92,16 @@ def as_html(lines: Sequence[str]) -> str:
     found = []
     for number, row in enumerate(rows):
         tag = "td" if number else "th"
-        found.append("<tr>" + "".join(f"<{tag}>{html.escape(cell.strip('`*'))}</{tag}>" for cell in row) + "</tr>")
+        found.append(
+            "<tr>"
+            + "".join(f"<{tag}>{html.escape(cell.strip('*').replace('`', ''))}</{tag}>" for cell in row)
+            + "</tr>"
+        )
     return f"<table>{''.join(found)}</table>" if found else ""
+
+
+def _plain(markdown: str) -> str:
+    return html.escape(markdown.replace("`", ""))
 
 
 def _plot(groups: Sequence[Group], task: str) -> str:

@@ -25,6 +25,7 @@ are kept in RUN/scores.json.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -130,8 +131,8 @@ def as_json(group: Group, opponent: Group | None) -> dict[str, Any]:
 def _numbers(estimate: Estimate) -> dict[str, float | None]:
     return {
         "mean": estimate.mean,
-        "low": estimate.low,
-        "high": estimate.high,
+        "low": estimate.low if math.isfinite(estimate.low) else None,
+        "high": estimate.high if math.isfinite(estimate.high) else None,
         "n": estimate.num_items,
         "seeds": estimate.num_seeds,
         "seed_deviation": estimate.seed_deviation if estimate.num_seeds > 1 else None,

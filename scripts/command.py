@@ -13,11 +13,12 @@ def carry_out(program: str, work: Callable[[], str]) -> int:
 
     Args:
         program: named before an error.
-        work: does it all and tells the result in a line; a `GillError` of it is printed instead.
+        work: does it all and tells the result in a line; a `GillError` of it, or the system's own error, is printed
+            instead.
     """
     try:
         print(work())
-    except GillError as error:
+    except (GillError, OSError) as error:
         print(f"{program}: {error}", file=sys.stderr)
         return ERROR_STATUS
     return 0

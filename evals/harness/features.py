@@ -47,7 +47,7 @@ def load_features(name: str, device: str) -> Features:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise ConfigError("--fid inception wants torch-fidelity; pip install 'gill[fid]', or name a CLIP") from error
+        raise ConfigError('--fid inception wants torch-fidelity; pip install ".[fid]", or name a CLIP') from error
     try:
         return InceptionFeatures(FeatureExtractorInceptionV3(INCEPTION, ["2048"]).to(device), device)
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -54,8 +55,9 @@ def plot_variants(
 
 
 def _errors(found: Sequence[Estimate]) -> list[list[float]]:
-    """Lengths of the intervals below and above the means."""
-    return [[max(each.mean - each.low, 0) for each in found], [max(each.high - each.mean, 0) for each in found]]
+    """Lengths of the intervals below and above the means; none where an interval has no end."""
+    sides = [[each.mean - each.low for each in found], [each.high - each.mean for each in found]]
+    return [[max(length, 0) if math.isfinite(length) else 0 for length in side] for side in sides]
 
 
 def _save(figure: Figure, path: Path) -> None:

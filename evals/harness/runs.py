@@ -55,7 +55,7 @@ class Shard:
 
 
 class Run:
-    """A folder that answers are added to.
+    """A folder that answers are added to; one that holds none yet may be claimed anew.
 
     Args:
         manifest: what must not change while a run goes on.
@@ -139,12 +139,13 @@ def read_run(folder: Path) -> Finished:
         manifest, reading = (json.loads((folder / name).read_text(encoding="utf-8")) for name in (MANIFEST, READING))
         lines = [json.loads(line) for line in (folder / OUTPUTS).read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError) as error:
-        raise DataError(f"{folder} is damaged ({error}); remove outputs.jsonl and generate again") from error
+        hint = f"remove {OUTPUTS} and generate again, or choose another folder if it is {MANIFEST}"
+        raise DataError(f"{folder} is damaged ({error}); {hint}") from error
     return Finished(folder, manifest, reading, tuple(lines))
 
 
 def _claim(path: Path, manifest: Mapping[str, Any]) -> None:
-    if not path.is_file():
+    if not path.is_file() or not any((path.parent / name).is_dir() for name in (SHARDS, PICTURES, VECTORS)):
         if any((path.parent / name).is_dir() for name in (SHARDS, PICTURES, VECTORS)):
             raise ConfigError(f"{path.parent} holds answers whose {MANIFEST} is gone; choose another folder")
         write_json(path, manifest)
@@ -155,8 +156,14 @@ def _claim(path: Path, manifest: Mapping[str, Any]) -> None:
     except (ValueError, AttributeError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); choose another folder") from error
     if changed:
-        told = ", ".join(f"{name} {found.get(name)!r}, now {manifest.get(name)!r}" for name in changed)
+        told = ", ".join(_change(name, found.get(name), manifest.get(name)) for name in changed)
         raise ConfigError(f"{path.parent} holds answers made with {told}; choose another folder")
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    if name == "questions":
+        return "other questions (another --limit, or data that changed)"
+    return "other weights" if name == "weights" else f"{name} {before!r}, now {now!r}"
 
 
 def _shard_lines(folder: Path) -> Iterator[Line]:

@@ -152,10 +152,17 @@ def group_runs(runs: Sequence[Finished], scores: Sequence[Scores]) -> list[Group
         if len({runs[place].manifest["questions"] for place in members}) > 1:
             folders = ", ".join(str(runs[place].folder) for place in members)
             raise DataError(f"{folders} are called {key[-1]!r} alike but asked other questions; give them --label")
+        if len({_maker(runs[place]) for place in members}) < len(members):
+            folders = ", ".join(str(runs[place].folder) for place in members)
+            raise ConfigError(f"{folders} are one system with the same noise, which is one seed; give one of them")
         task, context, protocol, label = key
         mine = tuple(runs[place] for place in members), tuple(scores[place] for place in members)
         groups.append(Group(task, context, protocol, label, *mine))
     return groups
+
+
+def _maker(run: Finished) -> str:
+    return json.dumps([run.manifest[name] for name in ("model", "weights", "seed", "steps", "guidance_scale")])
 
 
 def score_run(run: Finished, scorer: Scorer, settings: dict[str, Any]) -> Scores:

@@ -43,7 +43,7 @@ class Task:
 
 _IN_FILE_ORDER = "the texts of a story stand in the order of the file, whatever order the worker arranged"
 _SQUASHED = "pictures are squashed to 224 x 224, those that are shown and those that scores compare with"
-_UNTOLD = "nothing: no script of it was published, so it is asked as in the corrected protocol"
+UNTOLD = "nothing: no script of it was published, so it is asked as in the corrected protocol"
 _ONE_STREAM = "one stream of noise runs through all questions, which is not done here: each has a seed of its own"
 _SURVIVOR = "of stories that share their last picture only the last one's prompt survives; it is drawn for each of them"
 
@@ -116,7 +116,7 @@ TASKS = {
             captions.read_captioning,
             ("picture",),
             "say what a picture shows (captions of a CC3M file)",
-            differences=(_UNTOLD,),
+            differences=(UNTOLD,),
         ),
         Task(
             "cc3m-generation",
@@ -124,7 +124,7 @@ TASKS = {
             captions.read_generation,
             ("caption",),
             "draw what a caption of a CC3M file says (GILL, FID; `score.py --fid`)",
-            differences=(_UNTOLD,),
+            differences=(UNTOLD,),
         ),
         Task(
             "coco-generation",
@@ -132,7 +132,7 @@ TASKS = {
             coco.read_generation,
             ("caption",),
             "draw what a caption of COCO says, pictures in an order drawn by lot (`--limit 30000`, `score.py --fid`)",
-            differences=(_UNTOLD,),
+            differences=(UNTOLD,),
         ),
         Task(
             "coco-captioning",
@@ -140,7 +140,7 @@ TASKS = {
             coco.read_captioning,
             ("picture",),
             "say what a picture shows (COCO, five captions each)",
-            differences=(_UNTOLD,),
+            differences=(UNTOLD,),
         ),
         Task(
             "coco-retrieval",
@@ -148,7 +148,7 @@ TASKS = {
             coco.read_retrieval,
             ("caption",),
             "find the picture of a caption of COCO, and a caption of a picture",
-            differences=(_UNTOLD,),
+            differences=(UNTOLD,),
         ),
         *(
             Task(
@@ -176,7 +176,7 @@ TASKS = {
             vqa.read_vqa,
             vqa.CONTEXTS,
             "answer questions about pictures, alone or after examples (VQA v2)",
-            differences=(_UNTOLD,),
+            differences=(UNTOLD,),
         ),
     )
 }

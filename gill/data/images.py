@@ -72,6 +72,8 @@ def open_image(
         raise DataError(f"{place}: {path} is no picture that can be read; replace it or leave it out") from error
     except DataError:
         raise
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{place}: there is no {path}") from error
     except NOT_A_PICTURE as error:
         raise DataError(f"{place}: {path} is damaged or cut short ({error}); copy it again") from error
 

@@ -48,7 +48,8 @@ def estimate_mean(
 
     Items are drawn anew within the seeds, the same ones in each: a hard story is hard for every seed, and to draw for
     each seed apart would take three seeds for three times the stories. Where every share is 0, or every one 1, no
-    resample differs: then the interval is Wilson's, from 0 to 1.96^2 / (n + 1.96^2) or mirrored.
+    resample differs: then the interval is Wilson's, from 0 to 1.96^2 / (n + 1.96^2) or mirrored. One cluster alone
+    tells nothing of others: its interval is all that can be.
 
     Args:
         value_SN: float[S, N], or float[N] of one seed. `num_resamples` and the rest as in `bootstrap_interval`.
@@ -81,12 +82,16 @@ def _estimate(
         resampling_seed,
         level,
     )
+    if len(sum_C) == 1:
+        low, high = -math.inf, math.inf
     deviation = float(mean_S.std()) if num_seeds > 1 else float("nan")
     return Estimate(float(mean_N.mean()), low, high, deviation, num_items, num_seeds)
 
 
 def _widened(found: Estimate, extremes: Sequence[float], level: float, clusters: Sequence[Hashable] | None) -> Estimate:
     """With Wilson's bound around the mean of items that all have the same extreme value: no resample differs there."""
+    if math.isinf(found.low):
+        return replace(found, low=extremes[0], high=extremes[-1])
     if not found.low == found.high == found.mean or found.mean not in extremes:
         return found
     bound = _one_sided_bound(found.num_items if clusters is None else len(set(clusters)), level)

@@ -172,7 +172,7 @@ def test_another_question_wants_another_folder(
     assert "seed 42, now 7; choose another folder" in capsys.readouterr().err
     rewrite(stories / STORIES, lambda told: {**told, "annotations": told["annotations"][5:]})
     assert by_chance(stories, tmp_path / "run") == 2
-    assert "questions" in capsys.readouterr().err
+    assert "other questions (another --limit, or data that changed)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -195,6 +195,7 @@ def test_what_a_system_cannot_do_is_refused(stories: Path, tmp_path: Path, capsy
     clip = ["--system", "clip", "--model", "checkpoints/flatland/clip", "--data", str(stories)]
     assert generate(["vist-generation", str(tmp_path / "run"), *clip]) == 2
     assert "--system clip does not draw; use gill, diffusion or chance" in capsys.readouterr().err
+    assert by_chance(stories, tmp_path / "run") == 0, "a folder without answers is not taken"
 
 
 # Data with faults

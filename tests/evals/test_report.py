@@ -51,8 +51,10 @@ def test_a_page_holds_every_task(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert len(sheets) == len(TASKS)
     titles = ("truth", "one (paper protocol)", "other (paper protocol)")
     assert all(f"<th>{title}</th>" in sheet for sheet in sheets for title in titles)
-    assert "<li>as published: " in page and "<li>one: no model, noise of seed 42</li>" in page
-    assert f"CLIP similarity by {CLIP}." in page
+    assert "<li>the papers&#x27; own rows (--protocol paper): pictures are squashed" in page
+    assert "<li>one: no model, noise of seed 42</li>" in page
+    assert f"clip_similarity by {CLIP}." in page and "The papers&#x27; rows are of photographs" in page
+    assert "`" not in page
     assert page.count("data:image/png;base64,") > 4 * len(sheets)
 
 

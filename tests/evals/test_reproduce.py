@@ -152,7 +152,7 @@ def test_the_main_tables_are_asked_and_written(
     assert row.count(" \u00b1 ") == row.count("[")  # an interval and the seeds' deviation in every cell
     assert "| 5cap | *paper: FROMAGe (FROMAGe, table 1)* | | | | 0.108 |" in text
     assert "`r@1` minus that of frozen CLIP" in text and "- `r@1` of GILL: 1cap < 5cap" in text
-    assert "| picture | chance | 2 | 1 | " in text and "- as published: the texts of a story" in text
+    assert "| picture | chance | 2 | 1 | " in text and "(--protocol paper): the texts of a story" in text
     assert "| GILL, seed 1 | 0.500 [0.400, 0.600] | 2 |" in text
     assert {path.name for path in (tmp_path / "out" / "img").iterdir()} == {
         "results_vist-retrieval.png",

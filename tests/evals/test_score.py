@@ -109,6 +109,9 @@ def test_one_folder_is_not_two_seeds(stories: Path, tmp_path: Path) -> None:
     run = by_chance("vist-generation", stories, tmp_path / "run")
     with pytest.raises(ConfigError, match="would count as several seeds"):
         load_groups([run, run / "pictures" / ".."], CLIP)
+    again = by_chance("vist-generation", stories, tmp_path / "again")
+    with pytest.raises(ConfigError, match="one system with the same noise, which is one seed"):
+        load_groups([run, again], CLIP)
 
 
 def test_models_under_one_label_are_named(stories: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,6 +75,13 @@ def test_items_about_one_thing_are_drawn_together() -> None:
     apart = estimate_mean(fivefold, 2000)
     assert apart.high - apart.low < 0.6 * (alone.high - alone.low)  # about 1 / sqrt(5)
     assert estimate_mean(torch.zeros(500), clusters=about).high == pytest.approx(0.03699, abs=1e-5)  # of 100
+    one_thing = (
+        estimate_mean(items, clusters=["picture"] * 100),
+        estimate_mean(items, clusters="p" * 100, is_share=False),
+    )
+    assert [(each.low, each.high) for each in one_thing] == [(0, 1), (-math.inf, math.inf)], (
+        "one tells nothing of others"
+    )
     uneven = estimate_mean(torch.tensor([1.0, 1.0, 1.0, 0.0]), 2000, clusters="aaab")
     assert (uneven.mean, uneven.low, uneven.high) == (0.75, 0, 1)  # a resample is aa, ab or bb
     less = paired_difference(fivefold, torch.zeros(500), 2000, clusters=about)

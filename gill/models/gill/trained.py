@@ -157,6 +157,8 @@ def write_trained_as_released(folder: Path, trained: Trained) -> None:
 
 def _find(place: Path, choice: str) -> Path:
     found = next(_existing(place, choice), None)
+    if found is None and not place.exists():
+        raise MissingCheckpointError(f"there is no {place}; give the folder of a run, or of a released model")
     if found is None:
         names = ", ".join(_PLACES[choice])
         other = next(name for name in CHOICES if name != choice)
