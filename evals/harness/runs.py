@@ -145,11 +145,11 @@ def read_run(folder: Path) -> Finished:
 
 
 def _claim(path: Path, manifest: Mapping[str, Any]) -> None:
-    if not path.is_file() or not any((path.parent / name).is_dir() for name in (SHARDS, PICTURES, VECTORS)):
-        if any((path.parent / name).is_dir() for name in (SHARDS, PICTURES, VECTORS)):
-            raise ConfigError(f"{path.parent} holds answers whose {MANIFEST} is gone; choose another folder")
+    if not any((path.parent / name).is_dir() for name in (SHARDS, PICTURES, VECTORS)):
         write_json(path, manifest)
         return
+    if not path.is_file():
+        raise ConfigError(f"{path.parent} holds answers whose {MANIFEST} is gone; choose another folder")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         changed = sorted(name for name in {*manifest, *found} if manifest.get(name) != found.get(name))
